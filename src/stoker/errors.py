@@ -1,0 +1,241 @@
+"""Every way in which Stoker refuses: exit code, slug, message and hint.
+
+An error says what happened and where (`message`) and what to do about it (`hint`). The class carries the exit code, the
+slug by which scripts and documentation know it, and (its docstring) the longer advice that `docs/errors.md` prints.
+"""
+
+from __future__ import annotations
+
+
+class StokerError(Exception):
+    """A refusal that is no bug: the input, the machine or the moment does not allow what was asked."""
+
+    exit_code = 1
+    slug = "refused"
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+# --- what was asked -------------------------------------------------------------------------------------------------
+
+
+class UsageError(StokerError):
+    """The command line does not fit together: a flag without its value, or two flags that exclude each other."""
+
+    exit_code = 2
+    slug = "usage"
+
+
+class UnknownName(StokerError):
+    """A recipe, a configuration key or a model has a name that Stoker does not know. The nearest known one is named."""
+
+    exit_code = 20
+    slug = "unknown-name"
+
+
+class BadValue(StokerError):
+    """A configuration value has the wrong type or lies outside its range."""
+
+    exit_code = 21
+    slug = "bad-value"
+
+
+# --- the environment ------------------------------------------------------------------------------------------------
+
+
+class SetupError(StokerError):
+    """The environment `.venv` could not be made. What was there before is untouched; the same command can be run again."""
+
+    exit_code = 3
+    slug = "setup-failed"
+
+
+class DriverTooOld(StokerError):
+    """No stack in `locks/` runs on this NVIDIA driver. The message names the driver that each stack needs."""
+
+    exit_code = 4
+    slug = "driver-too-old"
+
+
+class MissingExtra(StokerError):
+    """A package that this command needs is an optional extra and is not installed."""
+
+    exit_code = 5
+    slug = "missing-extra"
+
+
+class NoGpu(StokerError):
+    """More GPUs were asked for than PyTorch can see."""
+
+    exit_code = 6
+    slug = "no-gpu"
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class DataMissing(StokerError):
+    """There is nothing at the data path, or it cannot be read."""
+
+    exit_code = 10
+    slug = "data-missing"
+
+
+class DataInvalid(StokerError):
+    """The data is there but is no image classification data set: no classes, an empty class, a label out of range, ..."""
+
+    exit_code = 11
+    slug = "data-invalid"
+
+
+class BrokenImage(StokerError):
+    """An image file cannot be decoded. `--skip-broken` leaves such files out and counts them."""
+
+    exit_code = 12
+    slug = "broken-image"
+
+
+class DownloadFailed(StokerError):
+    """A data set could not be downloaded whole. Nothing half-written is left to be mistaken for it."""
+
+    exit_code = 13
+    slug = "download-failed"
+
+
+class UnsafeArchive(StokerError):
+    """An archive holds members that would leave its folder, links, devices, or far more bytes than it says."""
+
+    exit_code = 14
+    slug = "unsafe-archive"
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+class ImageSizeUnfit(StokerError):
+    """The images are too small (or of the wrong shape) for the model."""
+
+    exit_code = 22
+    slug = "image-size-unfit"
+
+
+class DeviceMismatch(StokerError):
+    """The model and the data are on different devices."""
+
+    exit_code = 23
+    slug = "device-mismatch"
+
+
+class OutOfMemory(StokerError):
+    """The device ran out of memory. The message names the batch size that would fit."""
+
+    exit_code = 24
+    slug = "out-of-memory"
+
+
+class LossNotFinite(StokerError):
+    """The loss became NaN or infinite. The message names the step, the learning rate and the last good checkpoint."""
+
+    exit_code = 25
+    slug = "loss-not-finite"
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+class RunFolderUnwritable(StokerError):
+    """The run folder cannot be written to: read-only, or another user's."""
+
+    exit_code = 30
+    slug = "run-folder-unwritable"
+
+
+class RunBusy(StokerError):
+    """Another training writes into this run folder at this moment."""
+
+    exit_code = 31
+    slug = "run-busy"
+
+
+class CheckpointUnfit(StokerError):
+    """The checkpoint belongs to another model or configuration."""
+
+    exit_code = 32
+    slug = "checkpoint-unfit"
+
+
+class CheckpointBroken(StokerError):
+    """No checkpoint of this run can be read."""
+
+    exit_code = 33
+    slug = "checkpoint-broken"
+
+
+class DiskFull(StokerError):
+    """The disk filled up while a file was written. The file that was there before is untouched."""
+
+    exit_code = 34
+    slug = "disk-full"
+
+
+class RunMissing(StokerError):
+    """There is no run of that name, or the name fits several."""
+
+    exit_code = 35
+    slug = "run-missing"
+
+
+class RepeatRefused(StokerError):
+    """The run cannot be repeated here as it was: the code, the packages or the data differ. The message shows how."""
+
+    exit_code = 36
+    slug = "repeat-refused"
+
+
+class RunBroken(StokerError):
+    """The record of a run cannot be read."""
+
+    exit_code = 37
+    slug = "run-broken"
+
+
+class ExportDiffers(StokerError):
+    """The exported model gives other numbers than the model it was made from."""
+
+    exit_code = 40
+    slug = "export-differs"
+
+
+# --- being stopped --------------------------------------------------------------------------------------------------
+
+
+class Interrupted(StokerError):
+    """Ctrl-C: the training saved a checkpoint and ended."""
+
+    exit_code = 130
+    slug = "interrupted"
+
+
+class Terminated(StokerError):
+    """SIGTERM (a scheduler's preemption, `stop`): the training saved a checkpoint and ended."""
+
+    exit_code = 143
+    slug = "terminated"
+
+
+class Bug(StokerError):
+    """Stoker itself failed. A report that is ready to paste was written."""
+
+    exit_code = 70
+    slug = "bug"
+
+
+def nearest(name: str, known: list[str] | tuple[str, ...]) -> str | None:
+    """Return the known name that is most like `name`, or None when none is like it."""
+    import difflib
+
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return found[0] if found else None

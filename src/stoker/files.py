@@ -1,0 +1,68 @@
+"""Files that are either wholly there or not at all: written to a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from stoker.errors import DiskFull, RunFolderUnwritable
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
+    """Have `write` fill `path`, so that a reader, a crash or a full disk ever meets the old file or the new one, whole.
+
+    `durable` also syncs file and folder to the disk before returning, so that a power cut keeps the new file.
+    Raises DiskFull (no space or quota) and RunFolderUnwritable (read-only or forbidden); the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path):
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+            if durable:
+                _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write `text` as UTF-8 to `path` in one piece; raises as write_atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()), durable=durable)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusals to write `path` into Stoker's errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"no space left on the disk while writing {path}",
+                hint=f"free space (`df -h {path.parent}` shows how much there is), then run the same command again",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise RunFolderUnwritable(
+                f"{path.parent} cannot be written to ({error.strerror})",
+                hint="choose another folder with the environment variable STOKER_RUNS, or fix its owner or mode",
+            ) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -87,32 +88,28 @@ def test_kill_9_at_ten_random_moments_then_resume_gives_the_weights_of_the_undis
     arguments = ["train", *SMALL, "--deterministic", "--name", "killed"]
     killed = 0
     while killed < 10:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stoker", *arguments], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        begun = not (tmp_path / "runs" / "killed").exists()
-        wait_for(lambda: (tmp_path / "runs" / "killed" / "run.json").exists() or process.poll() is not None)
-        if not begun:
-            # Past the start (imports take seconds): a moment within the steps.
-            checkpoints = newest(tmp_path)
-            wait_for(lambda before=checkpoints, one=process: newest(tmp_path) != before or one.poll() is not None)
+        before = newest(tmp_path)
+        process = subprocess.Popen([sys.executable, "-m", "stoker", *arguments], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
+        # Past the start, which takes seconds of imports: a moment within the steps, or while a checkpoint is written.
+        wait_for(functools.partial(moved_on, tmp_path, before, process))
         time.sleep(chance.uniform(0, 0.15))
         if process.poll() is not None:
             break
         process.kill()
         process.wait()
         killed += 1
-        if newest(tmp_path) is not None:
-            arguments = ["train", "--resume", "killed"]
-        else:
-            subprocess.run(["rm", "-rf", str(tmp_path / "runs" / "killed")], check=True)
+        arguments = ["train", "--resume", "killed"]
     assert killed >= 3, "the run ended before it could be disturbed"
     if record(tmp_path / "runs" / "killed")["status"] != "done":
         stoker("train", "--resume", "killed")
     assert same(weights(tmp_path / "runs" / "killed"), undisturbed)
     ours, theirs = (
         [
-            {key: value for key, value in json.loads(line).items() if key in ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")}
+            {
+                key: value
+                for key, value in json.loads(line).items()
+                if key in ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+            }
             for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()
             if '"epoch"' in line
         ]
@@ -120,6 +117,11 @@ def test_kill_9_at_ten_random_moments_then_resume_gives_the_weights_of_the_undis
     )
     assert ours == theirs
     assert killed == 10 or record(tmp_path / "runs" / "killed")["status"] == "done"
+
+
+def moved_on(folder: Path, before: str | None, process: subprocess.Popen[bytes]) -> bool:
+    """Whether the run `killed` has a newer checkpoint than `before`, or its process has ended."""
+    return newest(folder) != before or process.poll() is not None
 
 
 def newest(folder: Path) -> str | None:
@@ -140,7 +142,7 @@ def wait_for(condition: Any, limit_s: float = 120) -> None:
 def test_a_signal_saves_and_resume_goes_on_bit_by_bit(stoker: Any, tmp_path: Path, number: signal.Signals, code: int, status: str) -> None:
     stoker("train", "digits", "--set", "epochs=3", "--deterministic", "--name", "whole")
     process = subprocess.Popen(
-        [sys.executable, "-m", "stoker", "train", "digits", "--set", "epochs=3", "--set", "checkpoint_every_steps=10", "--deterministic", "--name", "cut"],
+        [sys.executable, "-m", "stoker", "train", "digits", "--set=epochs=3", "--set=checkpoint_every_steps=10", "--deterministic", "--name=cut"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: any((tmp_path / "runs" / "cut" / "checkpoints").glob("step-*.pt")) or process.poll() is not None)

@@ -20,7 +20,8 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
     the run, and shows what differs.
     """
     from stoker import console, host
-    from stoker.cli.train import _lock, _say_result
+    from stoker.cli.train import say_result
+    from stoker.environment import lock_digest
     from stoker.errors import RepeatRefused, RunBroken
     from stoker.runs import differences, surroundings
     from stoker.runs.run import Run
@@ -29,7 +30,7 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
 
     run = Run.find(runs_folder(), run_id)
     record = run.record()
-    here = surroundings.gather(Path.cwd(), sys.argv, lock=_lock()) | {"host": host.facts().as_dict()}
+    here = surroundings.gather(Path.cwd(), sys.argv, lock=lock_digest()) | {"host": host.facts().as_dict()}
     refusals = differences.refusals(record, here)
     for difference in refusals if anyway else differences.mentions(record, here):
         console.say(f"differs: {difference.what}: {difference.a} then, {difference.b} now")
@@ -38,7 +39,8 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
         commit = (record.get("git") or {}).get("commit")
         raise RepeatRefused(
             f"run {run.id} cannot be repeated here as it was:\n{shown}",
-            hint=(f"`git checkout {commit}` (in {record.get('folder')}) and " if commit else "") + "the same environment; or --anyway for a run that differs",
+            hint=(f"`git checkout {commit}` (in {record.get('folder')}) and " if commit else "")
+            + "the same environment; or --anyway for a run that differs",
         )
     try:
         recorded = record["data"]
@@ -46,7 +48,9 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
         path = data or (Path(recorded["path"]) if recorded["path"] else None)
         skip_broken, fingerprint = recorded["skip_broken"], recorded["fingerprint"]
     except (KeyError, TypeError) as error:
-        raise RunBroken(f"{run.path / 'run.json'} lacks what a repeat needs ({error})", hint="repeat it by hand: its command is in the record") from error
+        raise RunBroken(
+            f"{run.path / 'run.json'} lacks what a repeat needs ({error})", hint="repeat it by hand: its command is in the record"
+        ) from error
     from stoker.train.session import Request, train
 
     again = train(
@@ -58,10 +62,10 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
             command=["stoker", *sys.argv[1:]],
             repeats=run.id,
             fingerprint=fingerprint,
-            lock=_lock(),
+            lock=lock_digest(),
         )
     )
-    _say_result(again, json_)
+    say_result(again, json_)
     _say_comparison(record.get("result") or {}, again.record()["result"], run.id)
 
 

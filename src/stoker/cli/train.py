@@ -15,7 +15,9 @@ import click
 @click.option("--list", "list_", is_flag=True, help="Print the recipes and end.")
 @click.option("--show", is_flag=True, help="Print the full configuration and end.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a key of the configuration; may be given often.")
-@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="CIFAR batches, a tree of class folders, an archive of one, or an .npz.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="PATH", help="CIFAR batches, a tree of class folders, an archive of one, or an .npz."
+)
 @click.option("--precision", type=click.Choice(["auto", "bf16", "fp32"]), help="Short for --set precision=...")
 @click.option("--deterministic", is_flag=True, help="The same bits every time; float32, nothing probed.")
 @click.option("--compile", "compile_", is_flag=True, help="Compile the model even where it may not pay.")
@@ -61,11 +63,18 @@ def train(
         return _print_recipe(chosen, json_)
 
     def request() -> Any:
+        from stoker.environment import lock_digest
         from stoker.settings import runs_folder
         from stoker.train.session import Request
 
         return Request(
-            recipe=chosen, data=data, root=runs_folder(), run_id=run_id, skip_broken=skip_broken, command=["stoker", *sys.argv[1:]], lock=_lock()
+            recipe=chosen,
+            data=data,
+            root=runs_folder(),
+            run_id=run_id,
+            skip_broken=skip_broken,
+            command=["stoker", *sys.argv[1:]],
+            lock=lock_digest(),
         )
 
     _finish(request, gpus, json_)
@@ -83,10 +92,11 @@ def _finish(request: Any, gpus: int | None, json_: bool) -> None:
 
     run = run_it(request())
     if os.environ.get("RANK", "0") == "0":
-        _say_result(run, json_)
+        say_result(run, json_)
 
 
-def _say_result(run: Any, json_: bool) -> None:
+def say_result(run: Any, json_: bool) -> None:
+    """Print what a finished run came to."""
     from stoker import console
 
     record = run.record()
@@ -101,6 +111,7 @@ def _say_result(run: Any, json_: bool) -> None:
 
 
 def _resume(name: str, data: Path | None, gpus: int | None) -> Any:
+    from stoker.environment import lock_digest
     from stoker.errors import RunBroken, UsageError
     from stoker.runs.run import Run
     from stoker.settings import runs_folder
@@ -121,7 +132,7 @@ def _resume(name: str, data: Path | None, gpus: int | None) -> Any:
             skip_broken=recorded["skip_broken"],
             command=["stoker", *sys.argv[1:]],
             fingerprint=recorded["fingerprint"],
-            lock=_lock(),
+            lock=lock_digest(),
         )
     except (KeyError, TypeError) as error:
         raise RunBroken(f"{run.path / 'run.json'} lacks what a training needs to go on ({error})", hint="start the training anew") from error
@@ -171,9 +182,4 @@ def _print_recipe(recipe: Any, json_: bool) -> None:
     left, middle = max(map(len, pairs)), max(map(len, pairs.values()))
     for key, value in pairs.items():
         click.echo(f"{key:{left}} = {value:{middle}}  # {notes.get(key, '')}")
-    return None
-
-
-def _lock() -> Path | None:
-    """Return the lock file that this environment was made from, when `./stoker` made it."""
     return None

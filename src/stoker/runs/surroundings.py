@@ -28,10 +28,11 @@ _SECRET = re.compile(r"(?:^|[-_.])(?:token|password|passwd|passphrase|secret|cre
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
-def gather(folder: Path, command: list[str], *, lock: Path | None) -> dict[str, Any]:
+def gather(folder: Path, command: list[str], *, lock: str | None) -> dict[str, Any]:
     """Return the fields of a record that say where it was made: stoker, command, folder, git, python, packages, lock, image.
 
-    `lock` is the lock file that the environment was made from. Takes about 0.1 s; nothing in here raises for what it cannot find out.
+    `lock` is the digest of the lock that the environment was made from, if it was. Takes about 0.1 s; nothing in here raises for what it
+    cannot find out.
     """
     return {
         "stoker": stoker_code(),
@@ -40,7 +41,7 @@ def gather(folder: Path, command: list[str], *, lock: Path | None) -> dict[str, 
         "git": git_state(folder),
         "python": platform.python_version(),
         "packages": packages(),
-        "lock": _digest(lock),
+        "lock": lock,
         "image": _image(),
     }
 

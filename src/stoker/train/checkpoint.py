@@ -99,7 +99,9 @@ def load_weights(model: torch.nn.Module, state: dict[str, Any], path: Path) -> N
     own, found = model.state_dict(), state["model"]
     missing = [key for key in own if key not in found]
     foreign = [key for key in found if key not in own]
-    shapes = [f"{key} {tuple(found[key].shape)} instead of {tuple(own[key].shape)}" for key in own if key in found and own[key].shape != found[key].shape]
+    shapes = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(own[key].shape)}" for key in own if key in found and own[key].shape != found[key].shape
+    ]
     if missing or foreign or shapes:
         differences = shapes[:1] or [f"lacks {key}" for key in missing[:1]] or [f"has {key}" for key in foreign[:1]]
         count = len(missing) + len(foreign) + len(shapes)

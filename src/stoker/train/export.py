@@ -75,8 +75,11 @@ def export(
         raise ExportDiffers(
             f"the ONNX graph is not the model: {wrong}", hint="the file was not written; try another --opset, and please report the model"
         )
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise BadValue(f"the folder of {path} cannot be made ({error.strerror})", hint="choose another place with --output") from error
     write_atomically(path, lambda file: file.write(data))
     return Exported(
         path=path,

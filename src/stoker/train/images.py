@@ -35,9 +35,7 @@ def training_feed(recipe: Recipe, images: Resident | Files, arithmetic: Arithmet
     return Stream(files=images, size=recipe.image_size, train=True, skip_broken=skip_broken, **shared)
 
 
-def evaluation_feed(
-    recipe: Recipe, images: Resident | Files, arithmetic: Arithmetic, device: torch.device, *, skip_broken: bool
-) -> Feed | Stream:
+def evaluation_feed(recipe: Recipe, images: Resident | Files, arithmetic: Arithmetic, device: torch.device, *, skip_broken: bool) -> Feed | Stream:
     """Return the images in order, as they are, all of them, whole on every rank."""
     count = len(images.labels_N)
     shared: dict[str, Any] = {

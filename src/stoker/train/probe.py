@@ -143,7 +143,11 @@ class Probe:
         step = self._copy(arithmetic)
 
         def with_threads(count: int) -> Callable[[], object]:
-            return lambda: (torch.set_num_threads(count), step())
+            def threaded() -> None:
+                torch.set_num_threads(count)
+                step()
+
+            return threaded
 
         try:
             timings = in_turn({str(count): with_threads(count) for count in counts}, rounds=ROUNDS, inner=4, warmup=1, budget_s=budget_s)
@@ -156,7 +160,9 @@ class Probe:
         name = f"{chosen} thread{'s' if chosen > 1 else ''} instead of {most}"
         if chosen == most:
             name, ratio = "fewer threads", timings[str(most)].median_s / min(timings[str(count)].median_s for count in counts[1:])
-        choice = Choice(name=name, kept=chosen != most, ratio=round(ratio, 3), why=f"{ratio:.2f}x on the step{'' if chosen != most else ': not faster'}")
+        choice = Choice(
+            name=name, kept=chosen != most, ratio=round(ratio, 3), why=f"{ratio:.2f}x on the step{'' if chosen != most else ': not faster'}"
+        )
         return dataclasses.replace(arithmetic, threads=chosen), [choice]
 
     def _fused(self, arithmetic: Arithmetic, budget_s: float) -> tuple[Arithmetic, Choice]:
@@ -192,14 +198,14 @@ class Probe:
             self._seconds(step)
         except Exception as error:
             # A compiler that is missing or fails is no reason to stop a training.
-            return arithmetic, Choice(name="compile", kept=False, why=f"it failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}")
+            return arithmetic, Choice(
+                name="compile", kept=False, why=f"it failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+            )
         took_s = time.perf_counter() - start
         history.add(took_s)
         if recipe.compile == "yes":
             return compiled, Choice(name="compile", kept=True, why="--compile was asked for")
-        timings = in_turn(
-            {"eager": self._copy(arithmetic), "compiled": step}, rounds=ROUNDS, inner=2, warmup=WARMUP, synchronise=self._synchronise
-        )
+        timings = in_turn({"eager": self._copy(arithmetic), "compiled": step}, rounds=ROUNDS, inner=2, warmup=WARMUP, synchronise=self._synchronise)
         choice = _measured("compile", timings["eager"].median_s / timings["compiled"].median_s, f"the step, after {took_s:.1f} s of compiling")
         return (compiled if choice.kept else arithmetic), choice
 
@@ -248,21 +254,22 @@ def _measured(name: str, ratio: float, what: str) -> Choice:
 def _layout_choices(recipe: Recipe, best: Arithmetic, timings: dict[str, Timing], steps_left: int) -> list[Choice]:
     """Say of channels_last and of bf16 what each gave, the other being as it was chosen."""
     choices = []
-    for name, asked, on in (
+    for name, asked, kept in (
         ("channels_last", recipe.channels_last, best.channels_last),
         ("bf16", recipe.precision, best.precision == "bf16"),
     ):
         if asked != "auto":
-            choices.append(Choice(name=name, kept=on, why=f"{'precision' if name == 'bf16' else name}={asked} was asked for"))
+            choices.append(Choice(name=name, kept=kept, why=f"{'precision' if name == 'bf16' else name}={asked} was asked for"))
             continue
         if not timings:
             choices.append(Choice(name=name, kept=False, why=f"the run is too short to try it ({steps_left:,} steps left)"))
             continue
-        field = {"channels_last": False} if name == "channels_last" else {"precision": "fp32"}
-        without = dataclasses.replace(best, **field)  # type: ignore[arg-type]
-        with_ = dataclasses.replace(best, **({"channels_last": True} if name == "channels_last" else {"precision": "bf16"}))  # type: ignore[arg-type]
+        if name == "channels_last":
+            without, with_ = (dataclasses.replace(best, channels_last=on) for on in (False, True))
+        else:
+            without, with_ = (dataclasses.replace(best, precision=precision) for precision in ("fp32", "bf16"))
         ratio = timings[_label(without)].median_s / timings[_label(with_)].median_s
-        choices.append(Choice(name=name, kept=on, ratio=round(ratio, 3), why=f"{ratio:.2f}x on the step{'' if on else ': not faster'}"))
+        choices.append(Choice(name=name, kept=kept, ratio=round(ratio, 3), why=f"{ratio:.2f}x on the step{'' if kept else ': not faster'}"))
     return choices
 
 

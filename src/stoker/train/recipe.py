@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import typing
 from dataclasses import dataclass
 from typing import Any
@@ -117,8 +118,9 @@ class Recipe:
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Return the recipe that `as_dict` gave. Raises BadValue when keys are missing or unknown (a record of another version)."""
         known = {field.name for field in dataclasses.fields(cls)}
+        own: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known}
         try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in known})
+            return cls(**own)
         except TypeError as error:
             raise BadValue(
                 f"the recorded configuration is not one of this version ({error})", hint="use the version of Stoker that made the run"
@@ -179,7 +181,7 @@ def field_notes() -> dict[str, str]:
     """Return what each key means: the line that stands under it in this file."""
     notes: dict[str, str] = {}
     body = ast.parse(inspect.getsource(Recipe)).body[0].body  # type: ignore[attr-defined]
-    for field, note in zip(body, body[1:], strict=False):
+    for field, note in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
             notes[field.target.id] = str(note.value.value)  # type: ignore[union-attr]
     return notes

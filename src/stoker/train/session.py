@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import resource
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,15 +17,17 @@ from stoker import arithmetic as arithmetic_
 from stoker import host
 from stoker.arithmetic import Arithmetic
 from stoker.console import be_quiet, say
+from stoker.data.feed import Feed
 from stoker.data.sets import Dataset, Files, Resident
 from stoker.data.shares import Shares
 from stoker.data.sources import open_dataset
+from stoker.data.stream import Stream
 from stoker.errors import CheckpointUnfit, DataInvalid, Interrupted, RepeatRefused, StokerError, Terminated
-from stoker.runs import surroundings
 from stoker.runs.events import Events
 from stoker.runs.report import write_report
 from stoker.runs.run import Run
 from stoker.train import dynamo, models, optimizers, ranks, shortage
+from stoker.train.account import record_of, result_of, say_plan
 from stoker.train.checkpoint import Checkpoints, load_weights
 from stoker.train.evaluation import Evaluation, evaluate
 from stoker.train.images import evaluation_feed, first_images, training_feed
@@ -62,8 +63,8 @@ class Request:
     """The run that this one repeats."""
     fingerprint: str | None = None
     """What the data must be (when a run is repeated or resumed)."""
-    lock: Path | None = None
-    """The lock file that the environment was made from."""
+    lock: str | None = None
+    """The digest of the lock that the environment was made from."""
 
 
 def train(request: Request) -> Run:
@@ -86,13 +87,15 @@ def train(request: Request) -> Run:
 class _Session:
     def __init__(self, request: Request, own: Ranks) -> None:
         self.request, self.ranks = request, own
-        self.began_s = time.time()
         self.dataset = self._open()
         self.recipe = _fitted(request.recipe, self.dataset)
         # Refuses a batch that does not fit before there is a run folder.
         Shares(images=len(self.dataset.train.labels_N), batch_size=self.recipe.batch_size, drop_last=True, rank=own.rank, world_size=own.world_size)
         torch.manual_seed(self.recipe.seed)
         self.model = self._model()
+        self.events: Events | None = None
+        self.test_feed: Feed | Stream | None = None
+        self.eval_s = 0.0
 
     def run(self) -> Run:
         """Open the run folder, train in it, and leave it with a status, however it ends."""
@@ -158,26 +161,17 @@ class _Session:
         return run if self.ranks.first else Run(Path(path))
 
     def _record(self) -> dict[str, Any]:
-        request, dataset = self.request, self.dataset
-        return {
-            **surroundings.gather(Path.cwd(), request.command, lock=request.lock),
-            "recipe": self.recipe.name,
-            "configuration": self.recipe.as_dict() | {"channels": self.recipe.channels},
-            "seed": self.recipe.seed,
-            "data": {
-                "path": str(request.data.resolve()) if request.data else None,
-                "source": dataset.source,
-                "fingerprint": dataset.fingerprint,
-                "train_images": len(dataset.train.labels_N),
-                "test_images": len(dataset.test.labels_N),
-                "classes": list(dataset.classes),
-                "skipped": list(dataset.skipped),
-                "skip_broken": request.skip_broken,
-            },
-            "host": host.facts().as_dict(),
-            "gpus": self.ranks.world_size if self.ranks.device.type == "cuda" else 0,
-            "repeats": request.repeats,
-        }
+        request = self.request
+        return record_of(
+            self.recipe,
+            self.dataset,
+            self.ranks,
+            command=request.command,
+            data=request.data,
+            skip_broken=request.skip_broken,
+            repeats=request.repeats,
+            lock=request.lock,
+        )
 
     def _train(self, run: Run, stop: StopSignals) -> None:
         checkpoints = Checkpoints(run.path / "checkpoints")
@@ -188,7 +182,7 @@ class _Session:
             arithmetic, choices = self._arithmetic(loaded)
             if self.ranks.first:
                 run.update(choices=[choice.as_dict() for choice in choices])
-            self._say_plan(run, choices)
+            say_plan(self.recipe, self.dataset, self.ranks, choices)
             loop = self._loop(run, stop, checkpoints, arithmetic, choices, loaded[0]["position"]["step"] if loaded else None)
             if loaded:
                 self._restore(loop, run, *loaded)
@@ -237,7 +231,9 @@ class _Session:
         )
         return optimizer
 
-    def _loop(self, run: Run, stop: StopSignals, checkpoints: Checkpoints, arithmetic: Arithmetic, choices: list[Choice], resumed_at: int | None) -> Loop:
+    def _loop(
+        self, run: Run, stop: StopSignals, checkpoints: Checkpoints, arithmetic: Arithmetic, choices: list[Choice], resumed_at: int | None
+    ) -> Loop:
         recipe, device = self.recipe, self.ranks.device
         arithmetic_.apply(arithmetic, self.model, device)
         optimizer = self._optimizer(self.model, arithmetic.fused)
@@ -274,6 +270,7 @@ class _Session:
         say(f"going on at step {loop.position.step:,} of {loop.total_steps:,} ({path.name})")
 
     def _fit(self, run: Run, loop: Loop, arithmetic: Arithmetic) -> None:
+        warm_up_s = self._warm_up(loop) if arithmetic.compiled else 0.0
         started_s, before_s = time.time(), loop.position.train_s
         loop.run()
         found = self._evaluate(arithmetic, self.recipe.tta)
@@ -281,29 +278,32 @@ class _Session:
         ended_s = time.time()
         if not self.ranks.first:
             return
-        images = _without(self.dataset.test, getattr(self.test_feed, "broken", ()))
+        images = _without(self.dataset.test, self.test_feed.broken if isinstance(self.test_feed, Stream) else ())
         write_evaluation(run.path / "evaluation.npz", found, images, len(self.dataset.classes))
-        result = {
-            **{key: event[key] for key in ("test_accuracy", "test_loss", "train_accuracy", "train_loss")},
-            "best_test_accuracy": loop.position.best_test_accuracy,
-            "epochs": loop.position.epoch,
-            "steps": loop.position.step,
-            # Clocks: steps alone; steps and evaluations, without set-up, probe and compiling; and from the start of the process.
-            "train_s": round(loop.position.train_s, 3),
-            "warm_s": round(ended_s - started_s + before_s, 3),
-            "total_s": round(ended_s - psutil.Process().create_time() + before_s, 3),
-            "first_step_at": round(loop.first_step_at or ended_s, 3),
-            "images_per_s": round(loop.position.step * self.recipe.batch_size / max(loop.position.train_s, 1e-9), 1),
-            "peak_memory_bytes": _peak_memory_bytes(self.ranks.device),
-            "checkpoint": str(loop.checkpoints.paths()[-1].relative_to(run.path)),
-        }
-        run.update(result=result)
+        run.update(result=result_of(loop, event, warm_up_s=warm_up_s, warm_s=ended_s - started_s + before_s))
+
+    def _warm_up(self, loop: Loop) -> float:
+        """Compile before the clock starts, by two steps that are then undone; returns the seconds it took."""
+        start = time.time()
+        model, optimizer = unwrapped(loop.step.model), loop.step.optimizer
+        weights, updates, random = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
+        model.train()
+        batches = loop.feed.epoch(loop.position.epoch)
+        images, labels = next(iter(batches))
+        for _ in range(2):
+            loop.step(images, labels)
+        del images, labels, batches
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(updates)
+        torch.set_rng_state(random)
+        if self.ranks.device.type == "cuda":
+            torch.cuda.synchronize(self.ranks.device)
+        say(f"compiled in {time.time() - start:.1f} s; the clock starts now")
+        return time.time() - start
 
     def _evaluate(self, arithmetic: Arithmetic, tta: str) -> Evaluation:
-        if not hasattr(self, "test_feed"):
-            self.test_feed = evaluation_feed(
-                self.recipe, self.dataset.test, arithmetic, self.ranks.device, skip_broken=self.request.skip_broken
-            )
+        if self.test_feed is None:
+            self.test_feed = evaluation_feed(self.recipe, self.dataset.test, arithmetic, self.ranks.device, skip_broken=self.request.skip_broken)
         model = unwrapped(self.model)
         start = time.time()
         found = evaluate(model, self.test_feed.epoch(0), arithmetic, self.ranks.device, functools.partial(predict, mode=tta))
@@ -314,11 +314,11 @@ class _Session:
         if not self.ranks.first:
             return
         if kind == "epoch":
-            values["eval_s"] = round(getattr(self, "eval_s", 0.0), 3)
+            values["eval_s"] = round(self.eval_s, 3)
         run.log(kind, time=round(time.time(), 3), **values)
         if self.events:
-            scalars = {key: float(value) for key, value in values.items() if key not in ("epoch", "step")}
-            self.events.add(values["step"], {f"{kind}/{key}": value for key, value in scalars.items()})
+            scalars = {f"{kind}/{key}": value for key, value in values.items() if isinstance(value, float)}
+            self.events.add(values["step"], scalars)
 
     def _try_step(self, size: int) -> None:
         """Take one plain step on copies with a batch of `size`; raises when there is no memory for it."""
@@ -327,26 +327,13 @@ class _Session:
         some = self._first_batch(min(size, len(self.dataset.train.labels_N)))
         Step(model, optimizer, Arithmetic(), self.ranks.device, self.recipe.label_smoothing)(*some)
 
-    def _say_plan(self, run: Run, choices: list[Choice]) -> None:
-        recipe, dataset, device = self.recipe, self.dataset, self.ranks.device
-        where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        many = "" if self.ranks.alone else f" x {self.ranks.world_size}"
-        say(
-            f"{recipe.name}: {recipe.model} on {len(dataset.train.labels_N):,} images ({dataset.source}), {len(dataset.test.labels_N):,} for testing; {where}{many}"
-        )
-        if dataset.skipped:
-            say(f"left out {len(dataset.skipped)} broken images, first: {dataset.skipped[0]}")
-        kept = [f"{choice.name} ({choice.why})" for choice in choices if choice.kept]
-        dropped = [f"{choice.name} ({choice.why})" for choice in choices if not choice.kept]
-        say(f"kept: {', '.join(kept) or 'nothing'}; not kept: {', '.join(dropped) or 'nothing'}")
-
     def _close(self, run: Run, status: str, error: dict[str, str] | None) -> None:
         """Leave the run folder with how it ended; what cannot be written any more must not hide why it ended."""
         ended = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         try:
             run.update(status=status, ended=f"{ended[:-2]}:{ended[-2:]}", error=error)
-            if getattr(self, "events", None):
-                self.events.close()  # type: ignore[union-attr]
+            if self.events:
+                self.events.close()
             write_report(run)
         except StokerError as refusal:
             if status == "done":
@@ -380,10 +367,3 @@ def _without(images: Resident | Files, broken: tuple[str, ...]) -> Resident | Fi
     left_out = set(broken)
     whole = [index for index, path in enumerate(images.paths) if path not in left_out]
     return Files(paths=tuple(images.paths[index] for index in whole), labels_N=images.labels_N[whole])
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory that this process has held: of the GPU, or resident on the host."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -82,8 +82,10 @@ class Speedrun(nn.Module):
         assert self.whiten.bias is not None
         convolutions = [parameter for key, parameter in self.named_parameters() if "conv" in key]
         norm_biases = [parameter for key, parameter in self.named_parameters() if "norm" in key and key.endswith("bias")]
-        bias = {"kind": "sgd", "momentum": 0.85, "rate_factor": 106 / 0.24}
-        head = {"kind": "sgd", "momentum": 0.85, "rate_factor": 1340 / 0.24, "decay_factor": 106 / 1340}
+        # All gradients behind the output scale shrink with the last width, of which the published rates suppose 256.
+        share = self.head.in_features / 256
+        bias = {"kind": "sgd", "momentum": 0.85, "rate_factor": share * 106 / 0.24}
+        head = {"kind": "sgd", "momentum": 0.85, "rate_factor": share * 1340 / 0.24, "decay_factor": 106 / 1340}
         return [
             {"name": "convolutions", "params": convolutions, "kind": "muon", "keep_norm": True, "iterations": 3},
             {"name": "norm biases", "params": norm_biases, **bias},

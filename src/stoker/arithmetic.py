@@ -95,6 +95,6 @@ def apply(arithmetic: Arithmetic, model: nn.Module, device: torch.device) -> Non
         torch.backends.cudnn.allow_tf32 = arithmetic.tf32
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     if arithmetic.threads:
-        torch.set_num_threads(arithmetic.threads)
+        torch.set_num_threads(min(arithmetic.threads, torch.get_num_threads()))
     if arithmetic.compiled:
         model.compile()

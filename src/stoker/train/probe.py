@@ -26,7 +26,7 @@ KEPT_ABOVE = 1.03
 """A choice is kept when the plain way takes at least this many times as long: less is within the noise of a short probe."""
 SHARE_OF_RUN = 0.05
 """Probing may take this share of the time that the steps still to do would take."""
-LONGEST_S = 20.0
+LONGEST_S = 8.0
 """And no longer than this."""
 ROUNDS = 4
 WARMUP = 2
@@ -86,6 +86,21 @@ class Probe:
             for precision in precisions
         ]
         plain = candidates[0]
+        step_s = self._one_step(plain)
+        # Before all else: on a crowded machine every further trial with too many threads would take a hundred times as long.
+        crowded, threads = self._threads(plain, min(LONGEST_S, SHARE_OF_RUN * steps_left * step_s), step_s)
+        if crowded.threads not in (0, most := torch.get_num_threads()):
+            torch.set_num_threads(crowded.threads)
+            try:
+                best, choices = self._with_threads_set(candidates, steps_left)
+            finally:
+                torch.set_num_threads(most)
+            return dataclasses.replace(best, threads=crowded.threads), [*threads, *choices]
+        return self._with_threads_set(candidates, steps_left)
+
+    def _with_threads_set(self, candidates: list[Arithmetic], steps_left: int) -> tuple[Arithmetic, list[Choice]]:
+        """Choose layout, precision and all that follows, with the threads that are set now (and perhaps fewer in the end)."""
+        recipe, plain = self.recipe, candidates[0]
         step_s = self._one_step(plain)
         budget_s = min(LONGEST_S, SHARE_OF_RUN * steps_left * step_s)
         timings: dict[str, Timing] = {}

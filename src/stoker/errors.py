@@ -209,6 +209,13 @@ class ExportDiffers(StokerError):
     slug = "export-differs"
 
 
+class ExportFailed(StokerError):
+    """torch's ONNX exporter cannot express this model, or not in this opset."""
+
+    exit_code = 41
+    slug = "export-failed"
+
+
 # --- being stopped --------------------------------------------------------------------------------------------------
 
 

@@ -29,9 +29,7 @@ def run(arguments: list[str], *, timeout_s: float, folder: Path | None = None) -
     """Run a program to its end and return what it did. A program that is missing or too slow is an Outcome, not an exception."""
     command = shlex.join(arguments)
     try:
-        done = subprocess.run(
-            arguments, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, text=True, errors="replace"
-        )
+        done = subprocess.run(arguments, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, text=True, errors="replace")
     except FileNotFoundError as error:
         return Outcome(command=command, code=None, out="", err=str(error))
     except PermissionError as error:

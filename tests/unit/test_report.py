@@ -290,7 +290,7 @@ def test_many_points_are_thinned(tmp_path: Path) -> None:
 
 
 def test_markup_escapes_all_but_html() -> None:
-    assert tag("a", "<b>", Html("<i>"), None, class_="x\"y", aria_label=None) == '<a class="x&quot;y">&lt;b&gt;<i></a>'
+    assert tag("a", "<b>", Html("<i>"), None, class_='x"y', aria_label=None) == '<a class="x&quot;y">&lt;b&gt;<i></a>'
     assert join("&", tag("br")) == "&amp;<br/>"
     assert text("\udc80\x00a\nb") == "\ufffd\ufffda\nb"
 

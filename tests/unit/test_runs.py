@@ -318,7 +318,18 @@ def test_a_run_folder_in_a_work_tree_does_not_make_it_dirty(tmp_path: Path) -> N
 
 
 def test_secrets_on_the_command_line_are_masked() -> None:
-    command = ["stoker", "--token", "abc", "--api-key=abc", "--set", "hub.password=abc", "HF_TOKEN=abc", "-secret", "abc", "https://me:abc@example.org/x"]
+    command = [
+        "stoker",
+        "--token",
+        "abc",
+        "--api-key=abc",
+        "--set",
+        "hub.password=abc",
+        "HF_TOKEN=abc",
+        "-secret",
+        "abc",
+        "https://me:abc@example.org/x",
+    ]
     assert "abc" not in " ".join(masked(command))
     harmless = ["stoker", "train", "--set", "tokenizer=x", "--keyframes", "3", "--set", "monkey=1", "--seed", "1"]
     assert masked(harmless) == harmless

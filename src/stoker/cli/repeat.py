@@ -21,7 +21,7 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
     """
     from stoker import console, host
     from stoker.cli.train import say_result
-    from stoker.environment import lock_digest
+    from stoker.environment.venv import lock_digest
     from stoker.errors import RepeatRefused, RunBroken
     from stoker.runs import differences, surroundings
     from stoker.runs.run import Run

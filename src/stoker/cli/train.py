@@ -63,7 +63,7 @@ def train(
         return _print_recipe(chosen, json_)
 
     def request() -> Any:
-        from stoker.environment import lock_digest
+        from stoker.environment.venv import lock_digest
         from stoker.settings import runs_folder
         from stoker.train.session import Request
 
@@ -111,7 +111,7 @@ def say_result(run: Any, json_: bool) -> None:
 
 
 def _resume(name: str, data: Path | None, gpus: int | None) -> Any:
-    from stoker.environment import lock_digest
+    from stoker.environment.venv import lock_digest
     from stoker.errors import RunBroken, UsageError
     from stoker.runs.run import Run
     from stoker.settings import runs_folder

@@ -17,6 +17,10 @@ from stoker.data.normalise import Normalise, check_dtype
 from stoker.data.sets import Resident
 from stoker.data.shares import Shares
 
+TOGETHER_BYTES = 8 * 2**20
+"""Batches that are made in one call on the CPU fill no more than this: it stays in the processor's last cache."""
+MOST_TOGETHER = 16
+
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -128,7 +132,11 @@ class Feed:
 
 
 class _OnHost:
-    """Batches on the CPU, made in the thread that asks for them: a batch takes a fraction of a millisecond."""
+    """Batches on the CPU, made in the thread that asks for them, a few at a time.
+
+    After a training step neither Python's code nor the kernel's is in the cache any more: a batch of 64 CIFAR images made alone took
+    237 us between steps of the small CNN, against 73 us in a loop without steps. Several in one call share that cost.
+    """
 
     where = "host"
     why = "the device is the CPU"
@@ -137,13 +145,22 @@ class _OnHost:
         self._pixels_NHWC, self._labels_N, self._augment = np.ascontiguousarray(resident.pixels_NHWC), resident.labels_N, augment
         self.how = augment.how
         _, height, width, channels = resident.pixels_NHWC.shape
-        self._buffers = Buffers((batch_size, channels, height, width), augment.dtype, channels_last=augment.channels_last, keep=buffers)
+        batch_bytes = batch_size * height * width * channels * augment.dtype.itemsize
+        self._together = max(1, min(MOST_TOGETHER, TOGETHER_BYTES // batch_bytes))
+        shape = (self._together * batch_size, channels, height, width)
+        self._buffers = Buffers(shape, augment.dtype, channels_last=augment.channels_last, keep=buffers)
 
     def batches(self, indices: Sequence[np.ndarray], drawn: draws.Draws | None) -> Iterator[Batch]:
         """Yield (images, labels) for each array of dataset indices."""
-        for index_B in indices:
+        for first in range(0, len(indices), self._together):
+            parts = indices[first : first + self._together]
+            index_B = np.concatenate(parts)
             images = self._buffers.take()[: len(index_B)]
             places = None if drawn is None else Places(dy_B=drawn.dy_N[index_B], dx_B=drawn.dx_N[index_B], flip_B=drawn.flip_N[index_B])
             self._augment.into(images, self._pixels_NHWC, index_B, places)
-            yield images, torch.from_numpy(self._labels_N[index_B])
-            del images  # while the next batch is made, the caller alone decides whether this one is still needed
+            sizes = [len(part) for part in parts]
+            made = list(zip(images.split(sizes), torch.from_numpy(self._labels_N[index_B]).split(sizes), strict=True))
+            del images  # while the next ones are made, the caller alone decides whether these are still needed
+            made.reverse()
+            while made:
+                yield made.pop()

@@ -13,9 +13,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NARROWEST = 16
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), folded: int | None, drop: int | None = None
-) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), folded: int | None, drop: int | None = None) -> list[str]:
     """Return the lines of a table, a head and rows, no wider than the terminal if that can be.
 
     Columns `right` are aligned at their right. When there is too little room, column `drop` goes first, then column `folded` (None: all

@@ -24,9 +24,7 @@ def text(value: object) -> Html:
 
 def tag(name: str, *children: object, **attributes: object) -> Html:
     """Return an element. `class_` is the attribute class, `aria_label` is aria-label; attributes of None are left out. Children are escaped."""
-    shown = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items() if value is not None
-    )
+    shown = "".join(f' {key.rstrip("_").replace("_", "-")}="{text(value)}"' for key, value in attributes.items() if value is not None)
     if name in ("img", "line", "path", "circle", "rect", "br"):
         return Html(f"<{name}{shown}/>")
     return Html(f"<{name}{shown}>{join(*children)}</{name}>")

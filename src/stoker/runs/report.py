@@ -49,9 +49,7 @@ def page(run: Run) -> str:
         configuration(record),
         surroundings(record),
     )
-    body = join(
-        _header(record, summary), tag("main", *(section for section in sections if section)), tag("footer", _colophon(run, record))
-    )
+    body = join(_header(record, summary), tag("main", *(section for section in sections if section)), tag("footer", _colophon(run, record)))
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     title = f"{summary.recipe or run.id}: {_percent(summary.test_accuracy)}"
     parts = {"title": text(title), "body": body}

@@ -15,7 +15,7 @@ from stoker.data.decode import decode_crop
 from stoker.data.draws import centre_crop
 from stoker.data.sets import Files, Resident
 from stoker.data.sources import open_dataset
-from stoker.errors import BadValue, BrokenImage, CheckpointBroken, DataInvalid, DataMissing, ExportDiffers, RunBroken, StokerError
+from stoker.errors import BadValue, BrokenImage, CheckpointBroken, DataInvalid, DataMissing, ExportDiffers, ExportFailed, RunBroken
 from stoker.files import write_atomically, writing
 from stoker.runs.run import Run
 from stoker.train import agreement, graph, models
@@ -156,7 +156,7 @@ def _serialised(proto: Any) -> bytes:
     try:
         return bytes(proto.SerializeToString())
     except Exception as error:  # protobuf's own error class has moved between its versions
-        raise StokerError(f"the graph does not fit into one file ({error})", hint="ONNX files end at 2 GB: export a smaller model") from error
+        raise ExportFailed(f"the graph does not fit into one file ({error})", hint="ONNX files end at 2 GB: export a smaller model") from error
 
 
 def _checkpoint(run: Run, chosen: Path | None) -> tuple[dict[str, Any], Path]:

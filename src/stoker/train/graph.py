@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stoker.errors import BadValue, MissingExtra, StokerError
+from stoker.errors import BadValue, ExportFailed, MissingExtra
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT_KINDS = ("uint8", "float")
@@ -53,7 +53,7 @@ def translate(model: Normalised, *, shape: tuple[int, int, int], batch: int | No
     """Return `model` as an onnx.ModelProto that has passed onnx's checker; input `images`, output `logits`.
 
     `shape` is one image's (H, W, C); `batch` None leaves the number of images open; `opset` None takes the exporter's own. Raises
-    MissingExtra, BadValue for an opset that neither of torch's exporters can give, and StokerError for a model that cannot be exported.
+    MissingExtra, BadValue for an opset that neither of torch's exporters can give, and ExportFailed for a model that cannot be exported.
     """
     check_packages()
     import onnx  # an optional extra
@@ -84,7 +84,7 @@ def translate(model: Normalised, *, shape: tuple[int, int, int], batch: int | No
             f"torch {torch.__version__} cannot export this model with opset {opset} ({'; '.join(refusals)})",
             hint="leave --opset out, or try 17 or 18",
         )
-    raise StokerError(f"torch {torch.__version__} cannot export this model ({'; '.join(refusals)})", hint="try a newer torch, or another model")
+    raise ExportFailed(f"torch {torch.__version__} cannot export this model ({'; '.join(refusals)})", hint="try a newer torch, or another model")
 
 
 def opset_of(proto: Any) -> int:

@@ -66,7 +66,7 @@ class Recipe:
 
     eval_every: int = 1
     """Epochs between evaluations on the test images; 0: only after the last."""
-    eval_batch_size: int = 1000
+    eval_batch_size: int = 500
     """Images a step while evaluating."""
     tta: str = "none"
     """Average predictions over variants of a test image, in the final evaluation: none, flip, or flip+shift."""

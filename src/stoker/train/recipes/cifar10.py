@@ -80,7 +80,7 @@ def speedrun() -> Recipe:
         learning_rate=0.24,
         momentum=0.6,
         nesterov=True,
-        weight_decay=0.004,
+        weight_decay=3.8e-5,
         schedule="linear",
         label_smoothing=0.2,
         eval_every=0,

@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def need(condition: bool, what: str) -> None:
-    """Skip the test for want of `what`; where STOKER_TEST_REQUIRE_ALL is set, fail instead."""
-    if condition:
-        return
-    if os.environ.get("STOKER_TEST_REQUIRE_ALL"):
-        pytest.fail(f"needed and not there: {what}")
-    pytest.skip(f"needs {what}")
+    """Skip the test for want of `what`."""
+    if not condition:
+        pytest.skip(f"needs {what}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where STOKER_TEST_REQUIRE_ALL is set, a skip is a failure."""
+    return _required((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for whole files."""
+    return _required((yield))
+
+
+def _required(report: Report) -> Report:
+    if report.skipped and os.environ.get("STOKER_TEST_REQUIRE_ALL") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and STOKER_TEST_REQUIRE_ALL is set: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -104,22 +104,25 @@ def test_every_way_gives_the_bits_of_the_plain_way(built, shape, mode, dtype, ch
             assert torch.equal(bits(made(how, pixels, index, drawn, normalise, **settings)), bits(expected))
 
 
-@pytest.mark.parametrize("level", range(len(kernel.LEVELS)), ids=kernel.LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_every_instruction_set_gives_the_same_bits(built, level, dtype, channels_last):
+def test_every_instruction_set_gives_the_same_bits(built, dtype, channels_last):
     pixels, index, places = some(5, 32, 32, 3, 6, 4)
     expected = torch.from_numpy(reference(pixels, index, places, TIES, 4, "zeros")).to(dtype)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    out = torch.empty(expected.shape, dtype=dtype, memory_format=layout)
-    try:
-        built.fill(
-            *(out.data_ptr(), pixels, index, places, TIES),
-            **{"padding": 4, "reflect": False, "bfloat16": dtype == torch.bfloat16, "channels_last": channels_last, "level": level},
-        )
-    except ValueError as error:
-        pytest.skip(str(error))
-    assert torch.equal(bits(out), bits(expected))
+    tried = set()
+    for level in range(len(kernel.LEVELS)):
+        out = torch.empty(expected.shape, dtype=dtype, memory_format=layout)
+        try:
+            built.fill(
+                *(out.data_ptr(), pixels, index, places, TIES),
+                **{"padding": 4, "reflect": False, "bfloat16": dtype == torch.bfloat16, "channels_last": channels_last, "level": level},
+            )
+        except ValueError:
+            continue  # this processor, or this build, lacks the level
+        tried.add(level)
+        assert torch.equal(bits(out), bits(expected)), kernel.LEVELS[level]
+    assert {kernel.TABLE, built.level} <= tried
 
 
 def test_table_is_rounded_once():

@@ -103,5 +103,6 @@ def test_cifar10_is_fetched_once_and_leftovers_are_cleared(tmp_path: Path, addre
 
 def test_cifar10_without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)  # another test may have imported it
     with pytest.raises(MissingExtra, match="torchvision"):
         open_dataset("cifar10", None, resident=True, test_fraction=0.2, seed=0, skip_broken=False)

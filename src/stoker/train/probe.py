@@ -24,11 +24,11 @@ from stoker.train.step import Step
 
 KEPT_ABOVE = 1.03
 """A choice is kept when the plain way takes at least this many times as long: less is within the noise of a short probe."""
-SHARE_OF_RUN = 0.05
-"""Probing may take this share of the time that the steps still to do would take."""
+SHARE_OF_RUN = 0.08
+"""Each of the two trials (layout and precision; threads) may take this share of the time that the steps still to do would take."""
 LONGEST_S = 8.0
 """And no longer than this."""
-ROUNDS = 4
+ROUNDS = 6
 WARMUP = 2
 
 MakeOptimizer = Callable[[nn.Module, bool], torch.optim.Optimizer]
@@ -88,7 +88,7 @@ class Probe:
         plain = candidates[0]
         step_s = self._one_step(plain)
         # Before all else: on a crowded machine every further trial with too many threads would take a hundred times as long.
-        crowded, threads = self._threads(plain, min(LONGEST_S, SHARE_OF_RUN * steps_left * step_s), step_s)
+        crowded, threads = self._threads(plain, min(LONGEST_S, SHARE_OF_RUN / 2 * steps_left * step_s), step_s)
         if crowded.threads not in (0, most := torch.get_num_threads()):
             torch.set_num_threads(crowded.threads)
             try:
@@ -113,7 +113,7 @@ class Probe:
             best = plain
         choices = _layout_choices(recipe, best, timings, steps_left)
         step_s = timings[_label(best)].median_s if timings else step_s
-        best, threads = self._threads(best, budget_s, step_s)
+        best, threads = self._threads(best, budget_s / 2, step_s)
         best, fused = self._fused(best, budget_s)
         best, compiled = self._compiled(best, steps_left, step_s)
         return best, [*choices, *threads, fused, compiled]
@@ -147,13 +147,13 @@ class Probe:
 
     def _time_steps(self, candidates: list[Arithmetic], budget_s: float) -> dict[str, Timing]:
         steps = {_label(one): self._copy(one) for one in candidates}
-        return in_turn(steps, rounds=ROUNDS, inner=2, warmup=WARMUP, budget_s=budget_s, synchronise=self._synchronise)
+        return in_turn(steps, rounds=ROUNDS, warmup=WARMUP, budget_s=budget_s, synchronise=self._synchronise)
 
     def _threads(self, arithmetic: Arithmetic, budget_s: float, step_s: float) -> tuple[Arithmetic, list[Choice]]:
         """Try fewer threads: many small operations lose more by waiting for each other than they gain, and on a shared machine far more."""
         most = torch.get_num_threads()
         counts = sorted({most, *(count for count in (most // 2, most // 4, 1) if count >= 1)}, reverse=True)
-        if self.device.type != "cpu" or len(counts) == 1 or budget_s < (WARMUP + 2) * len(counts) * step_s:
+        if self.device.type != "cpu" or len(counts) == 1 or budget_s < 6 * len(counts) * step_s:
             return arithmetic, []
         step = self._copy(arithmetic)
 
@@ -165,7 +165,7 @@ class Probe:
             return threaded
 
         try:
-            timings = in_turn({str(count): with_threads(count) for count in counts}, rounds=ROUNDS, inner=4, warmup=1, budget_s=budget_s)
+            timings = in_turn({str(count): with_threads(count) for count in counts}, rounds=ROUNDS, inner=2, warmup=1, budget_s=budget_s)
         finally:
             torch.set_num_threads(most)
         # Equally fast: the fewest. They leave the other cores to feeding, and to whoever else is on the machine.

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -189,6 +190,34 @@ def test_nan_stops_with_step_rate_and_last_good_checkpoint(stoker: Any, tmp_path
     if paths:
         assert str(paths[-1].relative_to(tmp_path)) in done.stderr
         assert all(torch.isfinite(value.float()).all() for value in torch.load(paths[-1], weights_only=True)["model"].values())
+
+
+LITTLE_MEMORY = """
+import resource, sys
+import torch
+from stoker.cli import main
+torch.zeros(64, 64) @ torch.zeros(64, 64)
+held = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (held + 1_500_000_000,) * 2)
+main(sys.argv[1:])
+"""
+
+
+def test_too_little_memory_names_a_batch_that_then_trains(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "large.npz", x=rng.integers(0, 256, (96, 256, 256, 3), dtype=np.uint8), y=np.arange(96) % 2)
+
+    def train(batch: int) -> subprocess.CompletedProcess[str]:
+        arguments = ["train", "cifar10.small1", "--data=large.npz", f"--set=batch_size={batch}", "--set=eval_batch_size=4", "--set=epochs=1"]
+        return subprocess.run(
+            [sys.executable, "-c", LITTLE_MEMORY, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240
+        )
+
+    done = train(72)
+    assert done.returncode == 24, done.stderr
+    fits = re.search(r"--set batch_size=(\d+)", done.stderr)
+    assert fits, done.stderr
+    assert train(int(fits[1])).returncode == 0
 
 
 def test_a_disk_that_fills_up_ends_the_run_with_its_checkpoints_whole(stoker: Any, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from stoker.arithmetic import Arithmetic, apply
-from stoker.errors import OutOfMemory
+from stoker.errors import DeviceMismatch, OutOfMemory
 from stoker.train import shortage
 from stoker.train.evaluation import evaluate
+from stoker.train.loop import not_finite, same_device
 from stoker.train.prediction import predict
 from stoker.train.step import Step, Tally
 
@@ -83,6 +84,20 @@ def test_the_hosts_shortage_is_recognised() -> None:
     with pytest.raises((RuntimeError, MemoryError)) as caught:
         torch.empty(2**50)
     assert shortage.is_shortage(caught.value)
+
+
+def test_images_on_another_device_than_the_model_are_refused() -> None:
+    with pytest.raises(DeviceMismatch, match="the model is on cpu and the images are on meta") as caught:
+        same_device(torch.nn.Linear(2, 2), torch.zeros(1, 2, device="meta"))
+    assert "images.to('cpu')" in caught.value.hint
+
+
+def test_a_model_that_is_lost_is_named_by_its_tensor() -> None:
+    model = torch.nn.BatchNorm2d(2)
+    assert not_finite(model) == set()
+    assert model.running_var is not None
+    model.running_var[1] = float("inf")
+    assert not_finite(model) == {"running_var"}
 
 
 TRAIN_A_LITTLE = """

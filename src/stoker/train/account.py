@@ -85,9 +85,16 @@ def say_plan(recipe: Recipe, dataset: Dataset, ranks: Ranks, choices: list[Choic
     say(f"{recipe.name}: {recipe.model} on {train_images:,} images of {dataset.source}, {test_images:,} for testing; {where}")
     if dataset.skipped:
         say(f"left out {len(dataset.skipped)} broken images, first: {dataset.skipped[0]}")
-    kept = [f"{choice.name} ({choice.why})" for choice in choices if choice.kept]
-    dropped = [f"{choice.name} ({choice.why})" for choice in choices if not choice.kept]
-    say(f"kept: {', '.join(kept) or 'nothing'}; not kept: {', '.join(dropped) or 'nothing'}")
+    say(f"kept: {_told(choices, kept=True)}; not kept: {_told(choices, kept=False)}")
+
+
+def _told(choices: list[Choice], *, kept: bool) -> str:
+    """Return the choices that were kept, or not, with their reasons; those that share one share the words."""
+    names: dict[str, list[str]] = {}
+    for choice in choices:
+        if choice.kept == kept:
+            names.setdefault(choice.why, []).append(choice.name)
+    return ", ".join(f"{', '.join(together)} ({why})" for why, together in names.items()) or "nothing"
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

@@ -165,7 +165,7 @@ class Loop:
         tick_batch, began_s = position.batch, position.train_s
         for images, labels in feed.epoch(position.epoch, start=position.batch):
             if self.first_step_at is None:
-                _same_device(self.step.model, images)
+                same_device(self.step.model, images)
             set_rates(
                 self.step.optimizer,
                 recipe.schedule,
@@ -299,7 +299,7 @@ class Loop:
         return event
 
 
-def _same_device(model: torch.nn.Module, images: torch.Tensor) -> None:
+def same_device(model: torch.nn.Module, images: torch.Tensor) -> None:
     """Refuse to start with the model on one device and the images on another: torch would only say so from deep inside a layer."""
     device = next(model.parameters()).device
     if images.device != device:

@@ -240,6 +240,9 @@ class _Session:
         local = [device.index] if device.type == "cuda" else None
         model = self.model if self.ranks.alone else DistributedDataParallel(self.model, device_ids=local)
         feed = training_feed(recipe, self.dataset.train, arithmetic, self.ranks, skip_broken=self.request.skip_broken)
+        say(f"fed by {feed.how}; pixels on the {feed.where}: {feed.why}")
+        if self.ranks.first:
+            run.update(feed={"how": feed.how, "where": feed.where, "why": feed.why, "bytes": feed.bytes})
         self.events = Events(run.path, resumed_at=resumed_at) if self.ranks.first else None
         return Loop(
             recipe=recipe,

@@ -160,6 +160,21 @@ def test_a_signal_saves_and_resume_goes_on_bit_by_bit(stoker: Any, tmp_path: Pat
     assert same(weights(tmp_path / "runs" / "cut"), weights(tmp_path / "runs" / "whole"))
 
 
+def test_a_kill_at_the_end_of_an_epoch_or_of_the_run_writes_no_epoch_twice(stoker: Any, tmp_path: Path) -> None:
+    # 22 steps an epoch: the checkpoint of step 22 lies before the end of the epoch is written down, that of step 44 after it.
+    stoker("train", "digits", "--set=epochs=2", "--set=checkpoint_every_steps=22", "--deterministic", "--name=one")
+    run = tmp_path / "runs" / "one"
+    whole = weights(run)
+    for path in sorted((run / "checkpoints").glob("*.pt"), reverse=True):
+        (run / "run.json").write_text(json.dumps(record(run) | {"status": "running", "result": None}))
+        stoker("train", "--resume", "one")
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2]
+        assert same(weights(run), whole)
+        if path.exists():
+            path.unlink()
+
+
 def test_two_trainings_in_one_folder_is_refused(stoker: Any, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "stoker", "train", "digits", "--set", "epochs=2000", "--set", "checkpoint_every_steps=5", "--name", "one"],

@@ -292,8 +292,10 @@ class Loop:
     def finish(self, found: Evaluation) -> dict[str, Any]:
         """Write down the last epoch with its evaluation and save; returns the event."""
         event = self.position.history[-1]
+        written = "test_accuracy" in event  # by a process that was killed after it had saved
         self._add_evaluation(event, found)
-        self.log("epoch", **event)
+        if not written:
+            self.log("epoch", **event)
         say(epoch_line(event, self.recipe.epochs))
         self.save()
         return event

@@ -186,6 +186,10 @@ class _Session:
             loop = self._loop(run, stop, checkpoints, arithmetic, choices, loaded[0]["position"]["step"] if loaded else None)
             if loaded:
                 self._restore(loop, run, *loaded)
+            elif self.request.resume:
+                say("no checkpoint was written yet: starting from the beginning")
+                if self.ranks.first:
+                    run.truncate_metrics(-1)
             self._fit(run, loop, arithmetic)
 
     def _place(self, loaded: tuple[dict[str, Any], Path] | None) -> None:
@@ -268,7 +272,8 @@ class _Session:
         loop.step.optimizer.load_state_dict(state["optimizer"])
         loop.restore(state)
         if self.ranks.first:
-            run.truncate_metrics(loop.position.step)
+            # What was written after the checkpoint will be written again; so will the end of an epoch whose last step it holds.
+            run.truncate_metrics(loop.position.step - (loop.position.batch > 0))
             run.update(resumed_from=[*run.record().get("resumed_from", []), loop.position.step])
         say(f"going on at step {loop.position.step:,} of {loop.total_steps:,} ({path.name})")
 

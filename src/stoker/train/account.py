@@ -79,7 +79,8 @@ def result_of(loop: Loop, event: dict[str, Any], *, warm_up_s: float, warm_s: fl
 def say_plan(recipe: Recipe, dataset: Dataset, ranks: Ranks, choices: list[Choice]) -> None:
     """Say what is trained on what, where, and how the step is computed."""
     device = ranks.device
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU with {threads} thread{'s' if threads > 1 else ''}"
     where += "" if ranks.alone else f", {ranks.world_size} processes"
     train_images, test_images = len(dataset.train.labels_N), len(dataset.test.labels_N)
     say(f"{recipe.name}: {recipe.model} on {train_images:,} images of {dataset.source}, {test_images:,} for testing; {where}")

@@ -286,7 +286,12 @@ class _Session:
         ended_s = time.time()
         if not self.ranks.first:
             return
-        images = _without(self.dataset.test, self.test_feed.broken if isinstance(self.test_feed, Stream) else ())
+        broken = [_broken(feed) for feed in (loop.feed, self.test_feed)]
+        if any(broken):
+            skipped = [*broken[0], *broken[1]]
+            say(f"left out {len(skipped)} broken images, first: {skipped[0]}")
+            run.update(data=run.record()["data"] | {"skipped": skipped})
+        images = _without(self.dataset.test, broken[1])
         write_evaluation(run.path / "evaluation.npz", found, images, len(self.dataset.classes))
         run.update(result=result_of(loop, event, warm_up_s=warm_up_s, warm_s=ended_s - started_s + before_s))
 
@@ -366,6 +371,11 @@ def _fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     if channels != recipe.channels:
         changes += [f"mean={','.join(['0.5'] * channels)}", f"std={','.join(['0.25'] * channels)}"]
     return recipe.changed(changes)
+
+
+def _broken(feed: object) -> tuple[str, ...]:
+    """Return the images that could not be decoded while they were fed; resident ones were left out before."""
+    return feed.broken if isinstance(feed, Stream) else ()
 
 
 def _without(images: Resident | Files, broken: tuple[str, ...]) -> Resident | Files:

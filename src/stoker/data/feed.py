@@ -15,7 +15,7 @@ from stoker.data.device import DevicePixels, OnDevice, StagedPixels, resident_pi
 from stoker.data.kernel import Places
 from stoker.data.normalise import Normalise, check_dtype
 from stoker.data.sets import Resident
-from stoker.data.shares import Shares
+from stoker.data.shares import Shared, Shares
 
 TOGETHER_BYTES = 8 * 2**20
 """Batches that are made in one call on the CPU fill no more than this: it stays in the processor's last cache."""
@@ -38,7 +38,7 @@ class _Maker(Protocol):
         """Yield (images, labels) for each array of dataset indices."""
 
 
-class Feed:
+class Feed(Shared):
     """The batches of a resident data set.
 
     Images are float32 or bfloat16 [B, C, H, W], labels int64 [B], both on `device`. A batch is never written over while anybody holds it or
@@ -91,21 +91,6 @@ class Feed:
             self._maker = OnDevice(
                 *(pixels, resident.labels_N, normalise.table(dtype)), padding=padding, reflect=reflect, channels_last=channels_last, compiled=compiled
             )
-
-    @property
-    def images(self) -> int:
-        """Images in the data set, over all ranks."""
-        return self.shares.images
-
-    @property
-    def batch_size(self) -> int:
-        """Images of a full batch, over all ranks."""
-        return self.shares.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return self.shares.steps
 
     @property
     def where(self) -> str:

@@ -66,3 +66,24 @@ class Shares:
             raise BadValue(
                 f"an epoch of {self.steps} batches cannot begin at batch {start}", hint="the checkpoint belongs to another batch size or data set"
             )
+
+
+class Shared:
+    """What every source of batches says of its shares."""
+
+    shares: Shares
+
+    @property
+    def images(self) -> int:
+        """Images in the data set, over all ranks."""
+        return self.shares.images
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a full batch, over all ranks."""
+        return self.shares.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return self.shares.steps

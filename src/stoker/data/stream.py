@@ -16,13 +16,13 @@ from stoker.data.finish import finish_for
 from stoker.data.normalise import Normalise, check_dtype
 from stoker.data.readahead import RawBatch, ReadAhead
 from stoker.data.sets import Files
-from stoker.data.shares import Shares
+from stoker.data.shares import Shared, Shares
 from stoker.errors import BadValue, BrokenImage, DataInvalid
 
 _CHANNELS = 3
 
 
-class Stream:
+class Stream(Shared):
     """The batches of image files; the same interface as Feed.
 
     Training: a random resized crop (torchvision's numbers: 8 to 100 % of the area, ratio 3/4 to 4/3) and flips. Evaluation: the centre crop.
@@ -72,21 +72,6 @@ class Stream:
         self._finish = finish_for(
             torch.device(device), self._shape, Normalise.of(mean, std, _CHANNELS), dtype=dtype, channels_last=channels_last, compiled=compiled
         )
-
-    @property
-    def images(self) -> int:
-        """Images in the data set, over all ranks."""
-        return self.shares.images
-
-    @property
-    def batch_size(self) -> int:
-        """Images of a full batch, over all ranks."""
-        return self.shares.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return self.shares.steps
 
     @property
     def bytes(self) -> int:

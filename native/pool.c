@@ -7,26 +7,9 @@
  */
 #include <stdint.h>
 
+#include "compiler.h"
+
 #define STOKER_POOL_VERSION 1
-
-#if defined(__GNUC__) || defined(__clang__)
-#define INLINE static inline __attribute__((always_inline))
-#define EXPORT __attribute__((visibility("default")))
-#else
-#define INLINE static inline
-#define EXPORT
-#endif
-
-#if defined(__GNUC__) && !defined(__clang__)
-/* Distributions build extensions with -O2, at which gcc hardly vectorises. */
-#pragma GCC optimize("O3")
-#endif
-
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define X86_VERSIONS 1
-#else
-#define X86_VERSIONS 0
-#endif
 
 enum { NONE = 4 }; /* ReLU let nothing through: no gradient */
 
@@ -37,10 +20,10 @@ INLINE float of_bf16(uint16_t bits) {
 
 INLINE float of_f32(float value) { return value; }
 
-/* The first of the largest wins, and a NaN wins over everything, as in torch's max_pool2d. A NaN also passes ReLU, as in torch. */
 /* Backward in blocks of a constant number of channels: gcc vectorises a loop of unknown length for 64 of them, and does 32 one by one. */
 enum { BLOCK = 32 };
 
+/* The first of the largest wins, and a NaN wins over everything, as in torch's max_pool2d. A NaN also passes ReLU, as in torch. */
 #define FORWARD(NAME, TYPE, FLOAT) \
     INLINE void NAME##_some(const TYPE *restrict a, const TYPE *restrict a1, const TYPE *restrict b, const TYPE *restrict b1, TYPE *restrict out, uint8_t *restrict which, int count) { \
         for (int c = 0; c < count; c++) { \

@@ -1,20 +1,21 @@
 """CIFAR-10: two small CNNs, the ResNet-18 of the 95 % kind, and 94 % in seconds."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from stoker.train.recipe import Recipe
 
-# Per channel over the 50,000 training images, on the scale 0..1.
-_MEAN = (0.4914, 0.4822, 0.4465)
-_STD = (0.2470, 0.2435, 0.2616)
+
+def _cifar10(**own: Any) -> Recipe:
+    """Return a recipe for CIFAR-10; mean and std are those of its 50,000 training images."""
+    return Recipe(dataset="cifar10", image_size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), **own)
 
 
 def small() -> Recipe:
     """conv32-pool-conv64-pool-linear, SGD with momentum, batch 64, 5 epochs: what most first scripts train."""
-    return Recipe(
+    return _cifar10(
         name="cifar10.small",
-        dataset="cifar10",
-        image_size=32,
-        mean=_MEAN,
-        std=_STD,
         padding=4,
         flip="random",
         model="small",
@@ -27,12 +28,8 @@ def small() -> Recipe:
 
 def small1() -> Recipe:
     """conv32-pool-linear, Adam at 0.001, batch 64, 5 epochs."""
-    return Recipe(
+    return _cifar10(
         name="cifar10.small1",
-        dataset="cifar10",
-        image_size=32,
-        mean=_MEAN,
-        std=_STD,
         model="small1",
         epochs=5,
         batch_size=64,
@@ -43,12 +40,8 @@ def small1() -> Recipe:
 
 def resnet18() -> Recipe:
     """ResNet-18 in its CIFAR form, SGD with Nesterov momentum, cosine, 60 epochs: the 95 % kind. Wants a GPU."""
-    return Recipe(
+    return _cifar10(
         name="cifar10.resnet18",
-        dataset="cifar10",
-        image_size=32,
-        mean=_MEAN,
-        std=_STD,
         padding=4,
         flip="random",
         model="resnet18",
@@ -64,12 +57,8 @@ def resnet18() -> Recipe:
 
 def speedrun() -> Recipe:
     """94 % on one GPU within seconds: whitened first layer, Muon, alternating flip, test-time augmentation (arXiv 2404.00498)."""
-    return Recipe(
+    return _cifar10(
         name="cifar10.speedrun",
-        dataset="cifar10",
-        image_size=32,
-        mean=_MEAN,
-        std=_STD,
         padding=2,
         padding_mode="reflect",
         flip="alternating",

@@ -22,11 +22,10 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
     from stoker import console, host
     from stoker.cli.train import say_result
     from stoker.environment.venv import lock_digest
-    from stoker.errors import RepeatRefused, RunBroken
+    from stoker.errors import RepeatRefused
     from stoker.runs import differences, surroundings
     from stoker.runs.run import Run
     from stoker.settings import runs_folder
-    from stoker.train.recipe import Recipe
 
     run = Run.find(runs_folder(), run_id)
     record = run.record()
@@ -42,29 +41,9 @@ def repeat(run_id: str, data: Path | None, anyway: bool, json_: bool) -> None:
             hint=(f"`git checkout {commit}` (in {record.get('folder')}) and " if commit else "")
             + "the same environment; or --anyway for a run that differs",
         )
-    try:
-        recorded = record["data"]
-        recipe = Recipe.from_dict(record["configuration"])
-        path = data or (Path(recorded["path"]) if recorded["path"] else None)
-        skip_broken, fingerprint = recorded["skip_broken"], recorded["fingerprint"]
-    except (KeyError, TypeError) as error:
-        raise RunBroken(
-            f"{run.path / 'run.json'} lacks what a repeat needs ({error})", hint="repeat it by hand: its command is in the record"
-        ) from error
     from stoker.train.session import Request, train
 
-    again = train(
-        Request(
-            recipe=recipe,
-            data=path,
-            root=run.path.parent,
-            skip_broken=skip_broken,
-            command=["stoker", *sys.argv[1:]],
-            repeats=run.id,
-            fingerprint=fingerprint,
-            lock=lock_digest(),
-        )
-    )
+    again = train(Request.recorded(run, data=data, repeats=run.id, command=["stoker", *sys.argv[1:]], lock=lock_digest()))
     say_result(again, json_)
     _say_comparison(record.get("result") or {}, again.record()["result"], run.id)
 

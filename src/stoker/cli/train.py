@@ -57,7 +57,7 @@ def train(
     flags = [f"precision={precision}"] * bool(precision) + ["deterministic=yes"] * deterministic + ["compile=yes"] * compile_
     if resume is not None:
         _refuse_changes(recipe, [*assignments, *flags], run_id)
-        return _finish(lambda: _resume(resume, data, gpus), gpus, json_)
+        return _finish(lambda: _resume(resume, data), gpus, json_)
     chosen = recipe_of(recipe or DEFAULT).changed([*assignments, *flags])
     if show:
         return _print_recipe(chosen, json_)
@@ -110,32 +110,17 @@ def say_result(run: Any, json_: bool) -> None:
         console.emit(record)
 
 
-def _resume(name: str, data: Path | None, gpus: int | None) -> Any:
+def _resume(name: str, data: Path | None) -> Any:
     from stoker.environment.venv import lock_digest
-    from stoker.errors import RunBroken, UsageError
+    from stoker.errors import UsageError
     from stoker.runs.run import Run
     from stoker.settings import runs_folder
-    from stoker.train.recipe import Recipe
     from stoker.train.session import Request
 
     run = Run.find(runs_folder(), name)
-    record = run.record()
-    if record.get("status") == "done":
+    if run.record().get("status") == "done":
         raise UsageError(f"run {run.id} is finished", hint=f"`stoker repeat {run.id}` trains it again")
-    try:
-        recorded = record["data"]
-        return Request(
-            recipe=Recipe.from_dict(record["configuration"]),
-            data=data or (Path(recorded["path"]) if recorded["path"] else None),
-            root=run.path.parent,
-            resume=run,
-            skip_broken=recorded["skip_broken"],
-            command=["stoker", *sys.argv[1:]],
-            fingerprint=recorded["fingerprint"],
-            lock=lock_digest(),
-        )
-    except (KeyError, TypeError) as error:
-        raise RunBroken(f"{run.path / 'run.json'} lacks what a training needs to go on ({error})", hint="start the training anew") from error
+    return Request.recorded(run, data=data, resume=run, command=["stoker", *sys.argv[1:]], lock=lock_digest())
 
 
 def _refuse_changes(recipe: str | None, changes: list[str], run_id: str | None) -> None:

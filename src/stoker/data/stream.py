@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +17,7 @@ from stoker.data.readahead import RawBatch, ReadAhead
 from stoker.data.sets import Files
 from stoker.data.shares import Shared, Shares
 from stoker.errors import BadValue, BrokenImage, DataInvalid
+from stoker.host import find_limits
 
 _CHANNELS = 3
 
@@ -66,7 +66,7 @@ class Stream(Shared):
             raise BadValue(f"size={size} lies outside 1..8192", hint="ImageNet models are usually trained at 224")
         self.shares = Shares(images=files.images, batch_size=batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
         self._files, self._size, self._train, self._seed, self._shuffle, self._flip = files, size, train, seed, shuffle, flip
-        self._threads, self._ahead, self._skip_broken = threads or usable_cores(), ahead, skip_broken
+        self._threads, self._ahead, self._skip_broken = threads or find_limits().cores, ahead, skip_broken
         self._broken: dict[int, str] = {}
         self._lock = threading.Lock()
         self._finish = finish_for(
@@ -134,8 +134,3 @@ class Stream(Shared):
                 batch.present_B[item] = False
                 return
         raise DataInvalid(f"all {self.images} images are broken", hint="look at one of them with an image viewer; is it the right folder?")
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -103,6 +103,7 @@ class Loop:
         self.position = Position()
         self.tally = Tally(feed.steps, ranks.device)
         self.total_steps = recipe.epochs * feed.steps
+        self.warmup_steps = round(recipe.warmup_epochs * feed.steps)
         self.last_saved = time.monotonic()
         self.checked = 0
         self.first_step_at: float | None = None
@@ -159,7 +160,6 @@ class Loop:
 
     def _steps(self, advance: Callable[[int], None]) -> None:
         position, recipe, feed = self.position, self.recipe, self.feed
-        warmup = round(recipe.warmup_epochs * feed.steps)
         started = tick = time.perf_counter()
         cpu_began = time.process_time()
         tick_batch, began_s = position.batch, position.train_s
@@ -171,7 +171,7 @@ class Loop:
                 recipe.schedule,
                 step=position.step,
                 total_steps=self.total_steps,
-                warmup_steps=warmup,
+                warmup_steps=self.warmup_steps,
                 final=recipe.final_factor,
             )
             loss, logits = self.step(images, labels)
@@ -241,11 +241,11 @@ class Loop:
 
     def _lost(self, what: str, step: int) -> LossNotFinite:
         recipe = self.recipe
-        warmup = round(recipe.warmup_epochs * self.feed.steps)
-        rate = recipe.learning_rate * factor(recipe.schedule, step=step, total_steps=self.total_steps, warmup_steps=warmup, final=recipe.final_factor)
+        share = factor(recipe.schedule, step=step, total_steps=self.total_steps, warmup_steps=self.warmup_steps, final=recipe.final_factor)
         paths = self.checkpoints.paths()
         return LossNotFinite(
-            f"{what} (epoch {self.position.epoch + 1}) with learning rate {rate:.4g}; last good checkpoint: {paths[-1] if paths else 'none yet'}",
+            f"{what} (epoch {self.position.epoch + 1}) with learning rate {recipe.learning_rate * share:.4g}; "
+            f"last good checkpoint: {paths[-1] if paths else 'none yet'}",
             hint=f"a lower learning rate (--set learning_rate={recipe.learning_rate / 10:g}), a longer warm-up (--set warmup_epochs=2) "
             "or --precision fp32",
         )
@@ -275,15 +275,13 @@ class Loop:
             "cpu_elapsed_s": position.cpu_s,
         }
         event["images_per_s"] = round(self.feed.steps * self.feed.batch_size / max(event["train_s"], 1e-9), 1)
-        if recipe.eval_every and position.epoch % recipe.eval_every == 0 and position.epoch < recipe.epochs:
+        position.history.append(event)
+        if position.epoch == recipe.epochs:
+            return  # the last epoch is written down with the final evaluation, which the caller makes
+        if recipe.eval_every and position.epoch % recipe.eval_every == 0:
             self._add_evaluation(event, self.evaluate())
-        if position.epoch < recipe.epochs:
-            position.history.append(event)
-            self.log("epoch", **event)
-            say(epoch_line(event, recipe.epochs))
-        else:
-            # The last epoch is written down with the final evaluation, which the caller makes.
-            position.history.append(event)
+        self.log("epoch", **event)
+        say(epoch_line(event, recipe.epochs))
 
     def _add_evaluation(self, event: dict[str, Any], found: Evaluation) -> None:
         event.update(test_loss=found.loss, test_accuracy=found.accuracy)

@@ -92,16 +92,15 @@ class Probe:
         if crowded.threads not in (0, most := torch.get_num_threads()):
             torch.set_num_threads(crowded.threads)
             try:
-                best, choices = self._with_threads_set(candidates, steps_left)
+                best, choices = self._with_threads_set(candidates, steps_left, self._one_step(plain))
             finally:
                 torch.set_num_threads(most)
             return dataclasses.replace(best, threads=crowded.threads), [*threads, *choices]
-        return self._with_threads_set(candidates, steps_left)
+        return self._with_threads_set(candidates, steps_left, step_s)
 
-    def _with_threads_set(self, candidates: list[Arithmetic], steps_left: int) -> tuple[Arithmetic, list[Choice]]:
+    def _with_threads_set(self, candidates: list[Arithmetic], steps_left: int, step_s: float) -> tuple[Arithmetic, list[Choice]]:
         """Choose layout, precision and all that follows, with the threads that are set now (and perhaps fewer in the end)."""
         recipe, plain = self.recipe, candidates[0]
-        step_s = self._one_step(plain)
         budget_s = min(LONGEST_S, SHARE_OF_RUN * steps_left * step_s)
         timings: dict[str, Timing] = {}
         if len(candidates) > 1 and budget_s >= (WARMUP + 2) * len(candidates) * step_s:

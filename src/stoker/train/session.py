@@ -22,7 +22,7 @@ from stoker.data.sets import Dataset, Files, Resident
 from stoker.data.shares import Shares
 from stoker.data.sources import open_dataset
 from stoker.data.stream import Stream
-from stoker.errors import CheckpointUnfit, DataInvalid, Interrupted, RepeatRefused, StokerError, Terminated
+from stoker.errors import CheckpointUnfit, DataInvalid, Interrupted, RepeatRefused, RunBroken, StokerError, Terminated
 from stoker.runs.events import Events
 from stoker.runs.report import write_report
 from stoker.runs.run import Run
@@ -65,6 +65,28 @@ class Request:
     """What the data must be (when a run is repeated or resumed)."""
     lock: str | None = None
     """The digest of the lock that the environment was made from."""
+
+    @classmethod
+    def recorded(cls, run: Run, *, data: Path | None, **more: Any) -> Request:
+        """Return the request for what `run` recorded, on the same data (`data`: where it is now); `more` goes to the request.
+
+        Raises RunBroken when the record lacks what a training needs, BadValue when its configuration is another version's.
+        """
+        record = run.record()
+        try:
+            recorded = record["data"]
+            return cls(
+                recipe=Recipe.from_dict(record["configuration"]),
+                data=data or (Path(recorded["path"]) if recorded["path"] else None),
+                root=run.path.parent,
+                skip_broken=recorded["skip_broken"],
+                fingerprint=recorded["fingerprint"],
+                **more,
+            )
+        except (KeyError, TypeError) as error:
+            raise RunBroken(
+                f"{run.path / 'run.json'} lacks what a training needs ({error})", hint="start the training anew: its command is in the record"
+            ) from error
 
 
 def train(request: Request) -> Run:

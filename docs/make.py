@@ -1,4 +1,4 @@
-"""The pages that are made from the source: docs/errors.md from errors.py, and the map src/stoker/README.md from first lines."""
+"""The pages that are made from the source: docs/errors.md, docs/findings.md, and the map src/stoker/README.md from first lines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from stoker import errors  # noqa: E402  (from this tree, wherever it is run)
+from stoker.doctor.checks import GROUPS  # noqa: E402
+from stoker.doctor.finding import check_id  # noqa: E402
 
 
 def errors_page() -> str:
@@ -28,6 +30,21 @@ def errors_page() -> str:
         "|--:|---|---|",
     ]
     return "\n".join([*head, *rows, ""])
+
+
+def findings_page() -> str:
+    """Return docs/findings.md: what every check of the doctor looks for, from its docstring."""
+    count = sum(map(len, GROUPS.values()))
+    made = f"Made by `./dev docs` from the {count} checks in `src/stoker/doctor/checks/`. `stoker doctor --explain ID` prints one."
+    lines = ["# Findings", "", made, ""]
+    for group, checks in GROUPS.items():
+        lines += [f"- {group}: " + ", ".join(f"[{check_id(check)}](#{check_id(check)})" for check in checks)]
+    for group, checks in GROUPS.items():
+        lines += ["", f"## {group}"]
+        for check in checks:
+            title, _, text = (inspect.getdoc(check) or "").partition("\n")
+            lines += ["", f"### {check_id(check)}", "", f"**{title}**", *([text.rstrip()] if text.strip() else [])]
+    return "\n".join([*lines, ""])
 
 
 def map_page() -> str:
@@ -64,7 +81,8 @@ def main(arguments: list[str]) -> int:
         print(list_benchmarks())
         return 0
     stale = 0
-    for path, text in ((ROOT / "docs/errors.md", errors_page()), (ROOT / "src/stoker/README.md", map_page())):
+    pages = (("docs/errors.md", errors_page()), ("docs/findings.md", findings_page()), ("src/stoker/README.md", map_page()))
+    for path, text in ((ROOT / name, text) for name, text in pages):
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         if arguments == ["--check"]:

@@ -74,6 +74,13 @@ class NoGpu(StokerError):
     slug = "no-gpu"
 
 
+class NoStackFits(StokerError):
+    """What was asked for was never built, or nothing that was built runs on this driver, GPU or Python. The message says what does exist."""
+
+    exit_code = 7
+    slug = "no-stack-fits"
+
+
 # --- data -----------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +221,30 @@ class ExportFailed(StokerError):
 
     exit_code = 41
     slug = "export-failed"
+
+
+# --- looking at a machine -------------------------------------------------------------------------------------------
+
+
+class ReportBroken(StokerError):
+    """A file that Stoker wrote earlier (the facts of a machine, a verification, a diagnosis) is not there or cannot be read."""
+
+    exit_code = 50
+    slug = "report-broken"
+
+
+class ProcessMissing(StokerError):
+    """There is no process with this number, or it may not be looked at."""
+
+    exit_code = 51
+    slug = "process-missing"
+
+
+class ProgramMissing(StokerError):
+    """The program that was to be run does not exist or cannot be executed. The exit code is the shell's own for it."""
+
+    exit_code = 127
+    slug = "program-missing"
 
 
 # --- being stopped --------------------------------------------------------------------------------------------------

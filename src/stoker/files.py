@@ -51,6 +51,8 @@ def writing(path: Path) -> Iterator[None]:
                 f"no space left on the disk while writing {path}",
                 hint=f"free space (`df -h {path.parent}` shows how much there is), then run the same command again",
             ) from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            raise RunFolderUnwritable(f"{path} cannot be written ({error.strerror})", hint="name a file in a folder that is there") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise RunFolderUnwritable(
                 f"{path.parent} cannot be written to ({error.strerror})",

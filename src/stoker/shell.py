@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -29,11 +30,28 @@ def run(arguments: list[str], *, timeout_s: float, folder: Path | None = None) -
     """Run a program to its end and return what it did. A program that is missing or too slow is an Outcome, not an exception."""
     command = shlex.join(arguments)
     try:
-        done = subprocess.run(arguments, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, text=True, errors="replace")
-    except FileNotFoundError as error:
+        process = subprocess.Popen(
+            arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+    except OSError as error:  # missing, not allowed, or no program at all
         return Outcome(command=command, code=None, out="", err=str(error))
-    except PermissionError as error:
-        return Outcome(command=command, code=None, out="", err=str(error))
-    except subprocess.TimeoutExpired:
-        return Outcome(command=command, code=None, out="", err=f"no answer within {timeout_s:g} s")
-    return Outcome(command=command, code=done.returncode, out=done.stdout, err=done.stderr)
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as slow:
+        return Outcome(command=command, code=None, out=_abandon(process, slow), err=f"no answer within {timeout_s:g} s")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return Outcome(command=command, code=process.returncode, out=out, err=err)
+
+
+def _abandon(process: subprocess.Popen[str], slow: subprocess.TimeoutExpired) -> str:
+    """Kill a program and return what it had said. One that hangs in the kernel (dead driver, network disk) does not die: it is not waited for."""
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+    return slow.stdout.decode(errors="replace") if isinstance(slow.stdout, bytes) else slow.stdout or ""

@@ -528,3 +528,26 @@ def test_the_real_lock(make_tree: Callable[..., Tree]) -> None:
     code = "import torch, torchvision, timm, sklearn, onnx, onnxruntime, onnxscript; print(torch.__version__)"
     done = subprocess.run([tree.root / ".venv/bin/python", "-c", code], capture_output=True, text=True)
     assert done.stdout == "2.13.0+cu130\n", done.stderr
+
+
+def test_what_looks_at_a_machine_runs_before_anything_large_is_fetched(tree: Tree, network: None) -> None:
+    lock = tree.root / "locks/cu130.txt"
+    lock.write_text((REPOSITORY / "locks/cu130.txt").read_text())  # the real one: with PyTorch, which is not fetched here
+    done = tree.run("doctor", "--explain", "driver-missing")
+    assert done.returncode == 0, done.stderr
+    assert "driver-missing" in done.stdout
+    assert tree.beside() == [".venv.look"]
+    installed = {path.name.partition("-")[0] for path in (tree.root / ".venv.look").glob("lib/python*/site-packages/*.dist-info")}
+    assert {"click", "psutil", "nvidia_ml_py"} <= installed
+    assert "torch" not in installed
+    again = tree.run("resolve", "--help")
+    assert (again.returncode, again.stderr) == (0, ""), "made once"
+
+
+def test_what_looks_at_a_machine_says_so_when_even_that_cannot_be_made(tree: Tree, network: None) -> None:
+    lock = tree.root / "locks/cu130.txt"
+    lock.write_text(re.sub("sha256:[0-9a-f]{8}", "sha256:00000000", (REPOSITORY / "locks/cu130.txt").read_text()))
+    done = tree.run("doctor")
+    assert done.returncode == 3
+    assert "setup-failed" in done.stderr
+    assert tree.beside() == []

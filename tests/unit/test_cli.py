@@ -89,7 +89,7 @@ def test_a_refusal_ends_with_its_own_code(failing: list[BaseException], capsys: 
     ("arguments", "said"),
     [
         (["trian"], "Did you mean 'train'?"),
-        (["xyzzy"], "There are: train, runs, repeat, export."),
+        (["xyzzy"], f"There are: {', '.join(cli.COMMANDS)}."),
         (["--versoin"], "Did you mean '--version'?"),
         (["train", "--recipes", "x"], "Did you mean '--recipe'?"),
         (["train", "--recipe"], "requires an argument"),

@@ -19,17 +19,21 @@ LEVELS = {
     "console": 1,
     "shell": 1,
     "measure": 1,
+    "catalog": 1,
     "host": 2,
     "environment": 3,
+    "doctor": 3,
     "runs": 3,
     "data": 3,
     "arithmetic": 3,
+    "bench": 4,
+    "diagnosis": 4,
     "train": 4,
     "cli": 5,
     "__main__": 6,
 }
 # These run on a laptop without torch and start fast.
-WITHOUT_TORCH = {"errors", "settings", "files", "console", "shell", "measure", "host", "environment", "runs"}
+WITHOUT_TORCH = {"errors", "settings", "files", "console", "shell", "measure", "catalog", "host", "environment", "doctor", "runs"}
 
 
 def imports_of(file: Path) -> list[tuple[str, bool]]:

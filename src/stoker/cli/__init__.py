@@ -25,6 +25,10 @@ class Entry:
 
 
 COMMANDS = {
+    "doctor": Entry(module="stoker.cli.doctor", attribute="doctor", help="Say what keeps this machine from training fast, or at all."),
+    "resolve": Entry(module="stoker.cli.resolve", attribute="resolve", help="Say which PyTorch and CUDA fit this machine, or another one."),
+    "verify": Entry(module="stoker.cli.verify", attribute="verify", help="Measure this machine against what it should give."),
+    "diagnose": Entry(module="stoker.cli.diagnose", attribute="diagnose", help="Say where the time of a running training goes."),
     "train": Entry(module="stoker.cli.train", attribute="train", help="Train a recipe; `stoker train --list` names them."),
     "runs": Entry(module="stoker.cli.runs", attribute="runs", help="List, show and compare the runs that were recorded."),
     "repeat": Entry(module="stoker.cli.repeat", attribute="repeat", help="Train again from the record of a run."),

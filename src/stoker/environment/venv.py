@@ -12,9 +12,11 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,9 @@ _STAMP = "stoker-ready"
 _BUILD_FILES = ("pyproject.toml", "setup.py", "native/*.c", "native/*.h")
 # The bash in ./stoker hashes the same files in the same order.
 _KEY_FILES = ("locks/*.txt", *_BUILD_FILES)
+_FROM_SOURCE = "import sys; sys.path.insert(0, sys.argv.pop(1) + '/src'); from stoker.cli import main; main()"
+# What the doctor and the catalogue need of the lock: a few hundred kilobytes.
+_LOOKING = ("click", "markdown-it-py", "mdurl", "nvidia-ml-py", "psutil", "pygments", "rich", "tomli")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,33 @@ def prepare_beside(root: Path, name: str, requirements: Sequence[str], python: s
             installer.run(["pip", "install", "--python", str(new / "bin/python"), *requirements, "-e", ".[dev]"], folder=root)
             (new / _STAMP).write_text(wanted.text())
     return venv
+
+
+def prepare_looking(root: Path) -> Path:
+    """Make `.venv.look`, in which the doctor runs while there is no `.venv`: a few small packages of the lock. Raises SetupError."""
+    venv = root / ".venv.look"
+    with _alone(root) as keep_open:
+        pins = _entries(read_stacks(root / "locks")[0].lock, _LOOKING)
+        asked = hashlib.sha256(pins.encode()).hexdigest()
+        wanted = Stamp(key=f"{asked} {root}", stack="none", lock=asked, build="none", python=_base_python())
+        if (stamp := Stamp.read(venv)) and stamp == wanted and _starts(venv):
+            return venv
+        console.say(f"making {venv.name} to look at this machine with (a few small packages; PyTorch is not needed for it)")
+        installer = find_installer(root, keep_open=keep_open)
+        with _growing(venv) as new:
+            _create(root, new, sys.executable, installer)
+            with tempfile.TemporaryDirectory() as folder:
+                lock = Path(folder) / "look.txt"
+                lock.write_text(pins)
+                installer.run(["pip", "install", "--quiet", "--python", str(new / "bin/python"), "--require-hashes", "-r", str(lock)], folder=root)
+            (new / _STAMP).write_text(wanted.text())
+    return venv
+
+
+def _entries(lock: Path, names: Sequence[str]) -> str:
+    """Return a lock's entries for some packages, with their hashes."""
+    found = [re.search(rf"^{re.escape(name)}==.*?(?=^\S|\Z)", lock.read_text(), re.MULTILINE | re.DOTALL) for name in names]
+    return "".join(entry.group(0) for entry in found if entry)
 
 
 def ready_key(root: Path) -> str:
@@ -291,7 +323,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`ROOT run ARGUMENTS...` prepares and becomes stoker; `ROOT prepare` only prepares; `beside` and `lock` are ./dev's."""
+    """`ROOT run ARGUMENTS...` prepares and becomes stoker, `ROOT look ...` in the small environment; `prepare`, `beside`, `lock` are for ./dev."""
     root, action, *rest = arguments
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -301,7 +333,7 @@ def main(arguments: list[str]) -> None:
         if action == "lock":
             relock(Path(root))
             return
-        venv = prepare(Path(root))
+        venv = prepare_looking(Path(root)) if action == "look" else prepare(Path(root))
     except KeyboardInterrupt:
         console.say("\nthe set-up was interrupted; the same command starts it again, and what was fetched is kept")
         sys.exit(130)
@@ -309,7 +341,7 @@ def main(arguments: list[str]) -> None:
         refusal = error if isinstance(error, StokerError) else _refusal(error, Path(root))
         console.show_error(refusal)
         sys.exit(refusal.exit_code)
-    if action == "run":
+    if action in ("run", "look"):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         python = str(venv / "bin/python")
-        os.execv(python, [python, str(venv / "bin/stoker"), *rest])
+        os.execv(python, [python, *([str(venv / "bin/stoker")] if action == "run" else ["-c", _FROM_SOURCE, root]), *rest])

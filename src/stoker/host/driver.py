@@ -26,11 +26,42 @@ class Driver:
     """Device nodes /dev/nvidia0, 1, ... (or /dev/dxg under WSL): what a process here can open. 0 in a container without GPUs."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """An NVIDIA display controller on the PCI bus."""
+
+    address: str
+    """As 0000:18:00.0."""
+    device: str
+    """Its PCI number, as 2335."""
+    module: str
+    """The kernel module that holds it: nvidia, nouveau, vfio-pci; "" for none."""
+
+
 def find_driver(root: Path | None = None) -> Driver:
     """Read the driver's version from the kernel, else ask nvidia-smi (WSL has no kernel module to read)."""
     root = root or filesystem_root()
-    version = _from_module(root) or _from_proc(root) or _from_smi()
-    return Driver(version=version, cards=_cards(root), nodes=_nodes(root))
+    version = kernel_driver_version(root) or _from_smi()
+    return Driver(version=version, cards=len(find_cards(root)), nodes=_nodes(root))
+
+
+def kernel_driver_version(root: Path) -> str | None:
+    """Return the version of the kernel module that is loaded."""
+    return _from_module(root) or _from_proc(root)
+
+
+def find_cards(root: Path) -> tuple[Card, ...]:
+    """Return the NVIDIA display controllers by address, with or without a driver."""
+    return tuple(_card(device) for device in pci_devices(root, _DISPLAY_CLASS))
+
+
+def pci_devices(root: Path, device_class: str) -> list[Path]:
+    """Return the folders in /sys of NVIDIA's PCI devices whose class begins so (0x03 display, 0x0680 bridge), by address."""
+    try:
+        devices = sorted((root / "sys/bus/pci/devices").iterdir())
+    except OSError:
+        return []
+    return [device for device in devices if read(device / "vendor") == _NVIDIA and (read(device / "class") or "").startswith(device_class)]
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -58,12 +89,12 @@ def _first_version(text: str | None) -> str | None:
     return found.group(1) if found else None
 
 
-def _cards(root: Path) -> int:
+def _card(folder: Path) -> Card:
     try:
-        devices = list((root / "sys/bus/pci/devices").iterdir())
+        module = (folder / "driver").readlink().name
     except OSError:
-        return 0
-    return sum(read(device / "vendor") == _NVIDIA and (read(device / "class") or "").startswith(_DISPLAY_CLASS) for device in devices)
+        module = ""
+    return Card(address=folder.name, device=(read(folder / "device") or "").removeprefix("0x"), module=module)
 
 
 def _nodes(root: Path) -> int:

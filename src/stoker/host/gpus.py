@@ -34,7 +34,7 @@ def find_gpus(nvml: Any | None = None) -> tuple[Gpu, ...]:
         return _from_nvml(nvml or importlib.import_module("pynvml"))
     except Exception:
         # Not installed yet while the environment is being made, or whatever a broken driver library raises.
-        return _from_smi()
+        return gpus_from_smi()
 
 
 def _from_nvml(nvml: Any) -> tuple[Gpu, ...]:
@@ -60,9 +60,10 @@ def _nvml_gpu(nvml: Any, index: int, handle: Any) -> Gpu:
     )
 
 
-def _from_smi() -> tuple[Gpu, ...]:
+def gpus_from_smi(*, timeout_s: float = 20) -> tuple[Gpu, ...]:
+    """Return the GPUs that nvidia-smi lists; none when it fails or is not there."""
     query = "--query-gpu=index,name,uuid,memory.total,compute_cap"
-    outcome = shell.run(["nvidia-smi", query, "--format=csv,noheader,nounits"], timeout_s=20)
+    outcome = shell.run(["nvidia-smi", query, "--format=csv,noheader,nounits"], timeout_s=timeout_s)
     if not outcome.ok:
         return ()
     return tuple(gpu for line in outcome.out.splitlines() if (gpu := _smi_gpu(line)) is not None)

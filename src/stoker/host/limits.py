@@ -29,7 +29,7 @@ def find_limits(root: Path | None = None) -> Limits:
     """Read the limits of this process."""
     root = root or filesystem_root()
     total = _memory_total(root)
-    limits = [limit for folder in _cgroups(root, "memory") if (limit := _memory_limit(folder)) is not None]
+    limits = [limit for folder in cgroup_folders(root, "memory") if (limit := memory_limit(folder)) is not None]
     limit = min(limits, default=None)
     return Limits(
         cores=_cores(root),
@@ -41,11 +41,11 @@ def find_limits(root: Path | None = None) -> Limits:
 
 def _cores(root: Path) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for folder in _cgroups(root, "cpu") if (quota := _cpu_quota(folder)) is not None]
+    quotas = [quota for folder in cgroup_folders(root, "cpu") if (quota := cpu_quota(folder)) is not None]
     return max(1, int(min([cores, *quotas])))
 
 
-def _cgroups(root: Path, controller: str) -> list[Path]:
+def cgroup_folders(root: Path, controller: str) -> list[Path]:
     """Return the folders of this process's cgroup and of all its ancestors, v2 and v1: a limit of any of them holds.
 
     Inside a container with its own cgroup namespace the process's path is `/`, and the folder is the mount point itself.
@@ -66,8 +66,11 @@ def _cgroups(root: Path, controller: str) -> list[Path]:
     return list(dict.fromkeys(folders))
 
 
-def _cpu_quota(folder: Path) -> float | None:
-    """Return the quota in cores from v2's cpu.max ("150000 100000") or v1's two files; source: kernel docs, cgroup-v2, sched-bwc."""
+def cpu_quota(folder: Path) -> float | None:
+    """Return a cgroup's quota in cores, None when it has none.
+
+    v2 has cpu.max ("150000 100000"), v1 two files; source: kernel docs, cgroup-v2, sched-bwc.
+    """
     text = read(folder / "cpu.max")
     if text is None:
         text = f"{read(folder / 'cpu.cfs_quota_us')} {read(folder / 'cpu.cfs_period_us')}"
@@ -77,7 +80,8 @@ def _cpu_quota(folder: Path) -> float | None:
     return None
 
 
-def _memory_limit(folder: Path) -> int | None:
+def memory_limit(folder: Path) -> int | None:
+    """Return a cgroup's memory limit in bytes, None when it has none."""
     text = read(folder / "memory.max") or read(folder / "memory.limit_in_bytes") or ""
     return int(text) if text.isdecimal() and 0 < int(text) < _NO_LIMIT_BYTES else None
 

@@ -1,0 +1,1 @@
+"""Stand-ins for hardware and programs that the machine under test does not have."""

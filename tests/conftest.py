@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +20,15 @@ def need(condition: bool, what: str) -> None:
     """Skip the test for want of `what`."""
     if not condition:
         pytest.skip(f"needs {what}")
+
+
+def find_uv() -> Path | None:
+    """The uv of this machine, or the one that ./stoker fetched for this tree; the program, not a shim."""
+    for candidate in (shutil.which("uv"), str(REPOSITORY / ".venv.uv/bin/uv")):
+        done = candidate and Path(candidate).exists() and subprocess.run([candidate, "--version"], capture_output=True)
+        if done and done.returncode == 0:
+            return Path(str(candidate))
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -24,7 +24,7 @@ from stoker.doctor.facts.python import gather_python
 from stoker.doctor.facts.system import gather_system
 from stoker.doctor.facts.variables import gather_variables
 from stoker.doctor.finding import Finding, Severity, check_id
-from tests.conftest import need
+from tests.conftest import find_uv, need
 
 SPEC = importlib.util.find_spec("torch")
 SITE = Path(SPEC.origin).parent.parent if SPEC is not None and SPEC.origin else Path("/nowhere")
@@ -159,7 +159,7 @@ def test_the_chain_stops_at_the_cpu_only_torch(environment: Path, gpu_machine: P
 
 @pytest.mark.network
 def test_a_torchvision_of_another_release(environment: Path) -> None:
-    uv = shutil.which("uv")
+    uv = find_uv()
     need(uv is not None, "uv")
     own = next(one for one in SITE.glob("torchvision-*.dist-info")).name.split("-")[1]
     need(not own.startswith("0.25."), "another torchvision than 0.25")
@@ -201,7 +201,7 @@ def test_a_wrong_cuda_runtime_takes_the_place_of_one_that_is_missing(environment
 
 @pytest.mark.network
 def test_a_real_cuda_runtime_of_another_version(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uv = shutil.which("uv")
+    uv = find_uv()
     need(uv is not None, "uv")
     need(any(path.name == "libcudart.so.13" for path in own_libraries("libcudart")), "a torch for CUDA 13")
     command = [str(uv), "pip", "install", "--target", str(tmp_path / "old"), "--no-deps", "nvidia-cuda-runtime-cu12==12.8.90"]

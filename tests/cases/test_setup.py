@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, need
+from tests.conftest import REPOSITORY, find_uv, need
 
 SHIPPED = ("stoker", "dev", "src", "native", "locks", "docs", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 BASE_PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
@@ -35,15 +35,6 @@ def main():
     print(json.dumps({"arguments": sys.argv[1:], "folder": os.getcwd(), "input": sys.stdin.read()}))
     sys.exit(7)
 """
-
-
-def find_uv() -> Path | None:
-    """The uv of this machine, or the one that ./stoker fetched for this tree; the program, not a shim."""
-    for candidate in (shutil.which("uv"), str(REPOSITORY / ".venv.uv/bin/uv")):
-        done = candidate and Path(candidate).exists() and subprocess.run([candidate, "--version"], capture_output=True)
-        if done and done.returncode == 0:
-            return Path(str(candidate))
-    return None
 
 
 def tiny(lock: str, **changes: str) -> str:

@@ -158,6 +158,19 @@ def test_reading_the_loss_in_every_step_is_named_by_its_line_and_bounded_by_the_
     assert not [fix for fix in fixes(observation(rare), rare) if ".item()" in fix.what]
 
 
+def test_a_gpu_that_idles_between_kernels_is_not_called_full() -> None:
+    busy = GpuUse(index=0, name="GPU", busy=0.5, low=0.2, memory_used_bytes=None, series=())
+    one = split(shares=shares(forward=0.5, backward=0.5), gpu_shares=shares(forward=0.5, backward=0.5))
+    found = judge(observation(one, gpus=(busy,)))
+    assert found.bottleneck == "launch"
+    assert found.sentence.startswith("The GPU is idle 50 % of the time")
+    assert found.fixes[0].gain == pytest.approx(2.0)
+    full = judge(observation(one, gpus=(replace(busy, busy=0.97),)))
+    assert full.bottleneck == "compute"
+    waiting = replace(one, shares=shares(forward=0.3, backward=0.3, sync=0.4))
+    assert judge(observation(waiting, gpus=(busy,))).bottleneck == "sync"
+
+
 def test_pageable_copies_name_what_is_missing() -> None:
     site = Site(what=".to()", phase="copy", file="train.py", line=30, per_step=1.0, share=0.2, pinned=False, non_blocking=False)
     one = split(shares=shares(copy=0.2, forward=0.8), gpu_shares=shares(copy=0.25, forward=0.75), sites=(site,))

@@ -111,6 +111,15 @@ def test_a_healthy_machine_has_no_finding() -> None:
     assert [name for name in NAMES if name.startswith("healthy-") and written(name)["findings"]] == []
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("healthy-")])
+def test_what_could_not_be_read_makes_no_finding_of_its_own(name: str) -> None:
+    facts = plain_facts_of(name)
+    for section in facts.keys() - {"gathered", "unread"}:
+        blind = facts_from({key: value for key, value in facts.items() if key != section} | {"unread": {section: "no answer within 25 s"}})
+        assert {entry.id: finding.what for entry, finding in examine(blind).findings} == {"facts-unread": f"could not be looked at: {section}"}
+        assert why_cuda(blind).broken is None
+
+
 def whole(finding: Finding) -> None:
     """Assert that a finding says what it must: what is wrong, what was seen, what it costs, what to do."""
     assert isinstance(finding.severity, Severity)

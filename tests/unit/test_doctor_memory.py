@@ -197,17 +197,22 @@ def test_data_that_cannot_be_read_is_not_compared() -> None:
 )
 def test_memlock_matters_for_rdma_only(rdma: tuple[RdmaPort, ...], values: dict[str, object], kind: type) -> None:
     cluster = Cluster(rdma=rdma, rdma_nodes=("/dev/infiniband/uverbs0",))
-    assert isinstance(checks.memlock_too_low(Facts(memory=replace(LAPTOP, **values), cluster=cluster)), kind)  # type: ignore[arg-type]
+    assert isinstance(checks.memlock_too_low(Facts(memory=replace(LAPTOP, **values), cluster=cluster, gpus=(Gpu(),))), kind)  # type: ignore[arg-type]
 
 
 def test_memlock_matters_where_rdma_can_be_used_and_more_between_machines() -> None:
     usable = Cluster(rdma=(PORT,), rdma_nodes=("/dev/infiniband/uverbs0",))
-    alone, many = (checks.memlock_too_low(Facts(memory=LAPTOP, cluster=usable, variables=given)) for given in ({}, {"SLURM_NNODES": "4"}))
+    alone, many = (
+        checks.memlock_too_low(Facts(memory=LAPTOP, cluster=usable, gpus=(Gpu(),), variables=given)) for given in ({}, {"SLURM_NNODES": "4"})
+    )
     assert isinstance(alone, Finding)
     assert alone.severity is Severity.NOTE
     assert isinstance(many, Finding)
     assert many.severity is Severity.WARNING
-    assert isinstance(checks.memlock_too_low(Facts(memory=LAPTOP, cluster=Cluster(rdma=(PORT,)))), Skipped)  # a container that was not given it
+    assert isinstance(
+        checks.memlock_too_low(Facts(memory=LAPTOP, cluster=Cluster(rdma=(PORT,)), gpus=(Gpu(),))), Skipped
+    )  # a container that was not given it
+    assert isinstance(checks.memlock_too_low(Facts(memory=LAPTOP, cluster=usable)), Skipped)  # a cloud's network card can do RDMA, too
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,21 @@ def test_what_is_well_is_left_alone(facts: Facts) -> None:
         ),
         (with_python(healthy(), shadows=("torch.py",)), "shadowed-module", "torch.py"),
         (with_python(healthy(), shadows=("random.py",)), "shadowed-module", "random.py"),
-        (with_python(healthy(), conda=True, from_user_site=("numpy 1.26.4",), user_site="/home/someone/.local"), "user-site-leaks", "numpy 1.26.4"),
+        (
+            with_python(
+                healthy(),
+                conda=True,
+                conda_packages={"numpy": "2.4.6 py312h"},
+                copies=(
+                    Copy(name="numpy", version="1.26.4", location="/home/someone/.local", installer="pip", origin="user site"),
+                    Copy(name="numpy", version="2.4.6", location=SITE, installer="conda", origin="environment"),
+                ),
+                from_user_site=("numpy 1.26.4",),
+                user_site="/home/someone/.local",
+            ),
+            "user-site-leaks",
+            "numpy 1.26.4",
+        ),
         (
             with_python(
                 healthy(),

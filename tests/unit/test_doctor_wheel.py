@@ -57,6 +57,15 @@ def test_a_healthy_machine_has_not_even_a_note() -> None:
             "python-missing",
             "/gone is not there",
         ),
+        (
+            replace(
+                healthy(),
+                python=Python(executable="/env/bin/python", error="it ended with status 1: ModuleNotFoundError: No module named 'encodings'"),
+                variables={"PYTHONHOME": "/opt/python3.9"},
+            ),
+            "python-missing",
+            "PYTHONHOME=/opt/python3.9",
+        ),
         (with_python(healthy(), version=(3, 8), version_text="3.8.20", torch=None), "python-too-old", "3.8.20"),
         (with_python(healthy(), version=(3, 19), version_text="3.19.0", torch=None), "python-too-new", "3.19.0"),
         (with_python(healthy(), torch=None), "torch-missing", "No module named 'torch'"),

@@ -61,8 +61,15 @@ def measure_ceilings(device: torch.device, usable: dict[str, str], plan: Plan) -
     return Ceilings(readings=tuple(readings))
 
 
+def measure_bandwidth(device: torch.device, plan: Plan) -> Ceilings:
+    """Measure the bandwidth alone: on a shared host it changes within seconds, so it is worth several looks."""
+    found = Ceilings(readings=tuple(_bandwidths(device, plan)))
+    free_memory(device)
+    return found
+
+
 def better(first: Ceilings, second: Ceilings) -> Ceilings:
-    """Return the better reading of each, measured twice with the whole verification in between; `drift` of a reading says how they differ."""
+    """Return the better reading of each that was measured twice; `drift` of a reading says by how much they differ at most."""
     later = {reading.name: reading for reading in second.readings}
     merged = []
     for reading in first.readings:
@@ -71,7 +78,8 @@ def better(first: Ceilings, second: Ceilings) -> Ceilings:
             merged.append(reading if reading.value is not None else other)
             continue
         best, drift = max(reading, other, key=lambda one: one.value or 0.0), other.value / reading.value - 1
-        merged.append(replace(best, facts=best.facts | {"drift": round(drift, 4)}))
+        drifts = [float(one.facts.get("drift", 0.0)) for one in (reading, other)]
+        merged.append(replace(best, facts=best.facts | {"drift": round(max(drift, *drifts, key=abs), 4) if other is not reading else drifts[0]}))
     return Ceilings(readings=tuple(merged))
 
 

@@ -29,7 +29,7 @@ _SLOWEST_TURN = 0.25
 
 def conv_pool(device: torch.device, usable: dict[str, str], plan: Plan) -> list[Reading]:
     """Return the rate of conv-relu-pool in every precision and layout, without ceilings yet."""
-    batch, timings = _timings(pool_step, plan.pool_batch, 1, device, usable, plan, plan.pool_s)
+    batch, timings = _timings(pool_step, plan.pool_batch, 1, device, usable, plan, plan.pool_s / 2)
     readings = []
     for (precision, layout), timing in timings.items():
         reading = Reading(
@@ -68,6 +68,17 @@ def resnet_rated(reading: Reading, timing: Timing, batch: int) -> Reading:
     """Return the reading with its rate; work.py says what is counted."""
     rate = rated(reading, timing, batch * RESNET.training_flops / 1e12)
     return replace(rate, facts=reading.facts | {"images_per_s": round(batch / timing.low_s, 2), "step_s": timing.low_s})
+
+
+def better_of(first: list[Reading], second: list[Reading]) -> list[Reading]:
+    """Return the better of two measurements of the same work, some time apart; what only one of them has stays as it is."""
+    later = {reading.name: reading for reading in second if reading.value is not None}
+    merged = []
+    for reading in first:
+        other = later.get(reading.name)
+        same = other is not None and other.facts.get("batch") == reading.facts.get("batch")
+        merged.append(other if other is not None and same and (other.value or 0.0) > (reading.value or 0.0) else reading)
+    return merged
 
 
 def with_ceiling(reading: Reading, ceilings: Ceilings) -> Reading:

@@ -78,6 +78,23 @@ def neighbours(start: Start) -> Neighbours:
     )
 
 
+class Patience:
+    """Waits for other processes to be quiet, a limited time in all: a short measurement is worth most in a quiet moment."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left_s = seconds
+
+    def wait(self) -> None:
+        """Return when others leave the cores alone, or when patience has ended; takes at least a look."""
+        quiet = _DISTURBED_CORES * (psutil.cpu_count() or 1)
+        while self.left_s > 0:
+            begin = time.monotonic()
+            used = _others_cores()
+            if used is None or used <= quiet:
+                return
+            self.left_s -= time.monotonic() - begin
+
+
 def disturbances(found: Neighbours) -> list[str]:
     """Return a sentence for each thing that spoils the numbers."""
     cores = found.machine_cores or 1
@@ -94,6 +111,16 @@ def disturbances(found: Neighbours) -> list[str]:
     if found.gpu_busy is not None and found.gpu_busy > _DISTURBED_GPU:
         said.append(f"The GPU was {found.gpu_busy:.0%} busy before the verification began: the numbers are lower than on a quiet one.")
     return said
+
+
+def _others_cores() -> float | None:
+    """Return how many cores other processes use at this moment."""
+    before, own, begin = _cpu_seconds()[0], _own_seconds(), time.monotonic()
+    time.sleep(_LOOK_S)
+    after = _cpu_seconds()[0]
+    if before is None or after is None:
+        return None
+    return max(0.0, after - before - (_own_seconds() - own)) / (time.monotonic() - begin)
 
 
 def _cpu_seconds() -> tuple[float | None, float | None]:

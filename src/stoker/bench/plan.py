@@ -31,6 +31,8 @@ class Plan:
     photos: int
     total_s: float
     """What compiling must leave the whole verification below."""
+    patience_s: float
+    """How long, in all, it may wait for other processes to be quiet before a part is measured."""
     compile_resnet: bool
 
 
@@ -54,6 +56,7 @@ def plan_for(kind: str, *, quick: bool) -> Plan:
             loader_rounds=1 if quick else 3,
             photos=32 if quick else 64,
             total_s=57.0,
+            patience_s=0.0 if quick else 5.0,
             compile_resnet=not quick,
         )
     return Plan(
@@ -69,8 +72,9 @@ def plan_for(kind: str, *, quick: bool) -> Plan:
         precisions=("fp32", "bf16"),
         layouts=("channels_last",) if quick else both,
         loader_s=0.3 if quick else 0.6,
-        loader_rounds=3 if quick else 4,
+        loader_rounds=3,
         photos=32 if quick else 64,
         total_s=85.0,
+        patience_s=5.0 if quick else 15.0,
         compile_resnet=False,
     )

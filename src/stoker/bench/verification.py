@@ -12,13 +12,13 @@ import torch
 
 from stoker import __version__, arithmetic
 from stoker.bench import verdicts
-from stoker.bench.ceilings import Ceilings, better, measure_ceilings, precisions
+from stoker.bench.ceilings import Ceilings, better, measure_bandwidth, measure_ceilings, precisions
 from stoker.bench.compiled import compiled
-from stoker.bench.compute import conv_pool, resnet, with_ceiling
+from stoker.bench.compute import better_of, conv_pool, resnet, with_ceiling
 from stoker.bench.feeding import copies, jpegs, synthetic
 from stoker.bench.handshake import handshake
 from stoker.bench.machine import chosen, described, unused_gpu, versions
-from stoker.bench.neighbours import disturbances, look, neighbours
+from stoker.bench.neighbours import Patience, disturbances, look, neighbours
 from stoker.bench.plan import Plan, plan_for
 from stoker.bench.readings import Check, Device, Reading, Verification
 from stoker.bench.rounds import free_memory
@@ -65,7 +65,7 @@ def verify(*, device: str | None = None, quick: bool = False, on_part: Callable[
 def _checks(
     place: torch.device, about: Device, plan: Plan, host: Host, unused: str, on_part: Callable[[str], object]
 ) -> tuple[tuple[Check, ...], Ceilings]:
-    begin = time.perf_counter()
+    begin, patience = time.perf_counter(), Patience(plan.patience_s)
     on_part("handshake: kernels, products, all-reduce")
     usable = precisions(about, plan)
     greeted = handshake(place, about, usable, host, unused)
@@ -74,6 +74,7 @@ def _checks(
         dead = [_skipped("feeding", "Feeding"), _skipped("compute", "Compute")]
         return (first, *dead), Ceilings(readings=())
     on_part("feeding: copies and loaders")
+    patience.wait()
     fed = [
         *_part("feeding.copy", "Copies to the GPU", lambda: copies(place, about, plan), place),
         *_part("feeding.synthetic", "Loaders of decoded images", lambda: synthetic(place, about, plan), place),
@@ -82,25 +83,36 @@ def _checks(
     if place.type == "cpu":
         arithmetic.use_large_allocations()  # as Stoker's trainer does; the plain loaders had to be measured without
     on_part("compute: ceilings, conv-relu-pool, ResNet-50")
-    computed, ceilings = _compute(place, usable, plan, begin, on_part)
+    computed, ceilings = _compute(place, usable, plan, begin, patience, on_part)
     second = verdicts.judge_feeding(fed, about, verdicts.appetite(computed))
     return (first, second, verdicts.judge_compute(computed, about, ceilings)), ceilings
 
 
 def _compute(
-    place: torch.device, usable: dict[str, str], plan: Plan, begin: float, on_part: Callable[[str], object]
+    place: torch.device, usable: dict[str, str], plan: Plan, begin: float, patience: Patience, on_part: Callable[[str], object]
 ) -> tuple[list[Reading], Ceilings]:
-    begun = _ceilings(place, usable, plan)
-    eager = [
-        *_part("compute.pool", "Conv-relu-pool forward", lambda: conv_pool(place, usable, plan), place),
-        *_part("compute.resnet50", "ResNet-50 training step", lambda: resnet(place, usable, plan), place),
-    ]
+    def pool() -> list[Reading]:
+        patience.wait()
+        return _part("compute.pool", "Conv-relu-pool forward", lambda: conv_pool(place, usable, plan), place)
+
+    def bandwidth(known: Ceilings) -> Ceilings:
+        return better(known, Ceilings(readings=tuple(_part("", "", lambda: list(measure_bandwidth(place, plan).readings), place))))
+
+    patience.wait()
+    ceilings = _ceilings(place, usable, plan)
+    pooled = pool()
+    ceilings = bandwidth(ceilings)
+    patience.wait()
+    trained = _part("compute.resnet50", "ResNet-50 training step", lambda: resnet(place, usable, plan), place)
+    ceilings = bandwidth(ceilings)
+    eager = [*better_of(pooled, pool()), *trained]
     if not plan.quick:
         on_part("compute: compiled")
     left_s = plan.total_s - plan.ceilings_s - (time.perf_counter() - begin)
     built = _part("compute.compiled", "Compiled", lambda: compiled(place, plan, eager, left_s), place)
     # Once more at the end: whoever disturbed the first time may be gone, and a chip that throttles shows.
-    ceilings = better(begun, _ceilings(place, usable, plan))
+    patience.wait()
+    ceilings = better(ceilings, _ceilings(place, usable, plan))
     return [*ceilings.readings, *(with_ceiling(reading, ceilings) for reading in [*eager, *built])], ceilings
 
 

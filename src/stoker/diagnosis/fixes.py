@@ -39,6 +39,7 @@ def fixes(observation: Observation, split: Split) -> tuple[Fix, ...]:
         *_worker_start(split),
         *_evaluation(split),
         *_syncs(observation, split),
+        *_launches(observation, split),
         *_copies(split),
         *_optimizer(split),
         *_threads(observation, split),
@@ -228,7 +229,7 @@ def _evaluation(split: Split) -> Iterator[Fix]:
 
 
 def _syncs(observation: Observation, split: Split) -> Iterator[Fix]:
-    idle = _idle(observation, split)
+    idle = idle_gpu(observation, split)
     for site in [site for site in split.sites if site.phase == "sync" and (site.per_step >= 0.5 or split.source == "samples")][:2]:
         fraction = site.share if idle is None else min(site.share, idle)
         measured = _amount(split, site.share)
@@ -249,13 +250,29 @@ def _often(site: Site) -> str:
     return "every step" if site.per_step < 1.5 else f"every step ({site.per_step:.0f} times)"
 
 
-def _idle(observation: Observation, split: Split) -> float | None:
+def idle_gpu(observation: Observation, split: Split) -> float | None:
     """Return how much of the time the GPU had nothing to do: from NVML when it was there, else from the stream's gaps."""
     if observation.gpus:
         return 1 - sum(gpu.busy for gpu in observation.gpus) / len(observation.gpus)
     if split.gpu_shares:
         return split.gpu_shares.get("data", 0.0) + split.gpu_shares.get("sync", 0.0) + split.gpu_shares.get("other", 0.0)
     return None
+
+
+def _launches(observation: Observation, split: Split) -> Iterator[Fix]:
+    """The stream is never empty for long, and yet the GPU idles: between kernels, for Python to launch the next."""
+    idle = idle_gpu(observation, split)
+    if not observation.gpus or not split.gpu_shares or idle is None or idle < 0.25:
+        return
+    between = max(0.0, idle - split.gpu_shares.get("data", 0.0) - split.gpu_shares.get("sync", 0.0) - split.gpu_shares.get("other", 0.0))
+    yield Fix(
+        what="give the GPU more at a time: a larger batch, torch.compile(mode='reduce-overhead') or CUDA graphs",
+        where=None,
+        gain=at_most(between),
+        bound=True,
+        formula=f"{_without(split, between)}: idle within forward, backward and optimizer",
+        caution="a larger batch trains differently",
+    )
 
 
 def _copies(split: Split) -> Iterator[Fix]:

@@ -102,7 +102,11 @@ def _mean(split: Split) -> Html:
     head = ["Phase", "Share", *(["Time"] if split.step_s else []), *(["Share of the GPU stream"] if split.gpu_shares else [])]
     rows = [_phase_row(split, phase) for phase in NAMES if split.shares.get(phase, 0) > 0 or (split.gpu_shares or {}).get(phase, 0) > 0]
     table = tag("table", tag("thead", tag("tr", *(_head(name, index > 0) for index, name in enumerate(head)))), tag("tbody", *rows))
-    note = tag("p", "On the GPU's stream, what falls into data, waiting for the GPU or Python is time in which it had nothing to do.", class_="muted")
+    note = tag(
+        "p",
+        "On the GPU's stream, what falls into data or waiting is time in which it had nothing to do; under Python it may have had some of its work.",
+        class_="muted",
+    )
     seen = [phase for phase in NAMES if split.shares.get(phase, 0) > 0]
     return tag(
         "section", tag("h2", whole), tag("div", *bars, class_="bars"), key(seen), note if split.gpu_shares else None, _scrolled("Phases", table)

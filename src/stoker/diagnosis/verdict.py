@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stoker.diagnosis.fixes import Fix, at_most, duration, fixes, loader_of, share, workers_of
+from stoker.diagnosis.fixes import Fix, at_most, duration, fixes, idle_gpu, loader_of, share, workers_of
 from stoker.diagnosis.observation import Observation, Split
 from stoker.runs.fields import number
 
@@ -19,7 +19,8 @@ class Diagnosis:
     """What the gathered facts say."""
 
     bottleneck: str
-    """The phase that stands in the way: `data`, `copy`, `sync`, `optimizer`, `other`; `compute` (forward and backward); `unknown`."""
+    """The phase that stands in the way: `data`, `copy`, `sync`, `optimizer`, `other`; `compute` (forward and backward);
+    `launch` (a GPU that waits for kernels); `unknown`."""
     sentence: str
     fixes: tuple[Fix, ...]
     """At most three."""
@@ -36,7 +37,7 @@ def judge(observation: Observation) -> Diagnosis:
     split = chief_split(observation)
     if split is None:
         return Diagnosis(bottleneck="unknown", sentence=_blind_sentence(observation), fixes=(), notes=tuple(_process_notes(observation)))
-    bottleneck = _bottleneck(split)
+    bottleneck = _bottleneck(observation, split)
     notes = (*_split_notes(observation, split), *_process_notes(observation))
     return Diagnosis(
         bottleneck=bottleneck, sentence=_sentence(observation, split, bottleneck), fixes=fixes(observation, split)[:_MOST_FIXES], notes=notes
@@ -48,12 +49,14 @@ def chief_split(observation: Observation) -> Split | None:
     return max(observation.splits, key=lambda split: share(split, "data"), default=None)
 
 
-def _bottleneck(split: Split) -> str:
+def _bottleneck(observation: Observation, split: Split) -> str:
     shares = {phase: share(split, phase) for phase in ("data", "copy", "sync", "optimizer", "other")}
     shares["compute"] = share(split, "forward") + share(split, "backward")
     if split.gpu_shares and split.shares.get("sync", 0.0) > 0.2 and shares["compute"] < 0.6:
         shares["sync"] += shares["other"]  # after each synchronisation the stream is empty until Python has come round again
     first = max(shares, key=lambda phase: shares[phase])
+    if first == "compute" and observation.gpus and split.gpu_shares and (idle_gpu(observation, split) or 0.0) > 0.25 and shares["data"] < 0.2:
+        return "sync" if split.shares.get("sync", 0.0) > 0.2 else "launch"
     # A fifth of the step that waits for data is the news, even where computing takes more.
     return "data" if first == "compute" and shares["data"] >= 0.2 else first
 
@@ -67,6 +70,9 @@ def _sentence(observation: Observation, split: Split, bottleneck: str) -> str:
         rest = at_most(1 - compute)
         taken = f"forward and backward take {_percent(compute)} of {whole}"
         return f"The training computes: {taken}; nothing outside of them can gain more than {rest:.2f} x."
+    if bottleneck == "launch":
+        idle = _percent(idle_gpu(observation, split) or 0.0)
+        return f"The GPU is idle {idle} of the time although work is always under way: the Python that launches its kernels is the limit."
     share_text = _percent(split.shares.get("sync", 0.0) if bottleneck == "sync" else share(split, bottleneck))
     said = {
         "copy": f"of {whole} goes into copies to the GPU",

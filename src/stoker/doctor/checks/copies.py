@@ -45,7 +45,7 @@ def pip_conda_mixed(facts: Facts) -> Outcome:
     if not python.conda or not python.conda_packages:
         return Skipped(reason="no conda environment")
     mixed = []
-    for copy in python.copies:
+    for copy in [one for one in python.copies if one.origin == "environment"]:
         conda = python.conda_packages.get(copy.name, "").partition(" ")[0]
         if copy.name != "torch" and conda and copy.installer in ("pip", "uv") and copy.version and numbers(conda) != numbers(copy.version):
             mixed.append(f"{copy.name}: conda says {conda}, {copy.installer} installed {copy.version} ({copy.location})")
@@ -77,7 +77,7 @@ def user_site_leaks(facts: Facts) -> Outcome:
         return Skipped(reason="see torch-twice")
     return Finding(
         severity=Severity.WARNING,
-        what=f"{len(python.from_user_site)} packages reach into the environment from {python.user_site}",
+        what=f"{_counted(len(python.from_user_site))} into the environment from {python.user_site}",
         evidence=tuple(f"{python.user_site}: {package}" for package in python.from_user_site[:6]),
         consequence="what is trained with depends on who starts it",
         fix="export PYTHONNOUSERSITE=1",
@@ -138,6 +138,10 @@ def _twice(facts: Facts, found: list[Copy], severity: Severity, what: str) -> Fi
         consequence="another torch runs than the one that was installed for this, or a mixture of two",
         fix=fixes.get(found[0].origin, repair) if len({copy.location for copy in found}) > 1 else repair,
     )
+
+
+def _counted(packages: int) -> str:
+    return "1 package reaches" if packages == 1 else f"{packages} packages reach"
 
 
 def _called(copy: Copy) -> str:

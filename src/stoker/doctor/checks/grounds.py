@@ -27,8 +27,8 @@ def essential_nodes(facts: Facts) -> tuple[Node, ...]:
 
 def no_driver(facts: Facts) -> Skipped | None:
     """Skip where no driver is loaded: `driver-missing` says why, or there is no GPU."""
-    if "driver" in facts.unread:
-        return Skipped(reason="the driver could not be looked at")
+    if "driver" in facts.unread or "system" in facts.unread:
+        return Skipped(reason="the driver, or what kind of system this is, could not be looked at")
     if facts.driver.version is None:
         return Skipped(reason="no driver: see driver-missing" if facts.driver.cards else "no NVIDIA GPU in this machine")
     return None
@@ -44,7 +44,7 @@ def no_way(facts: Facts) -> Skipped | None:
 
 def no_gpus(facts: Facts) -> Skipped | None:
     """Skip where no GPU answers; another check says why."""
-    if any(gpu.lost for gpu in facts.gpus) or answering(facts):
+    if "system" not in facts.unread and (any(gpu.lost for gpu in facts.gpus) or answering(facts)):
         return None
     return no_driver(facts) or Skipped(reason="no GPU answers")
 
@@ -57,7 +57,7 @@ def answering(facts: Facts) -> tuple[Gpu, ...]:
 def cards_away(facts: Facts) -> int:
     """Return how many cards the driver holds and NVML does not list. 0 where that may be by design: in a container, and in the job of a batch
     system, whose cgroup shows NVML the job's own GPUs while /sys and /dev show all of them."""
-    if facts.system.container or facts.driver.nvml_code != 0 or any(name in facts.variables for name in _JOBS):
+    if facts.system.container or facts.driver.nvml_code != 0 or "variables" in facts.unread or any(name in facts.variables for name in _JOBS):
         return 0
     return max(0, facts.driver.card_modules.count("nvidia") - len(facts.gpus))
 

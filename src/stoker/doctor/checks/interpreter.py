@@ -16,6 +16,7 @@ from stoker.doctor.finding import Check, Finding, Outcome, Passed, Severity, Ski
 _OLDEST = (3, 10)  # pyproject.toml, requires-python
 _LINES = 6
 _ERROR = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Warning): ")
+_HOMELESS = re.compile(r"encodings|PYTHONHOME|platform (in)?dependent libraries|init_fs_encoding|SRE module mismatch")
 # By signal: what to look at first.
 _FIRST = {
     4: "lscpu | grep -i '^flags'   # in a virtual machine: pass the processor's flags through (-cpu host)",
@@ -36,13 +37,21 @@ def python_missing(facts: Facts) -> Outcome:
     if python.error is None:
         return Passed(what=f"{python.executable} is Python {python.version_text} ({python.chosen})")
     name = (python.executable or repr(python.asked or ""))[:200]
+    home = (f"PYTHONHOME={facts.variables['PYTHONHOME']}",) if home_breaks(facts) else ()
     return Finding(
         severity=Severity.ERROR,
-        what=f"the Python {name} cannot be examined",
-        evidence=(f"{name}: {python.error}", f"why this one: {python.chosen}"),
+        what=f"the Python {name} cannot be examined" + (": PYTHONHOME takes its standard library from it" if home else ""),
+        evidence=(f"{name}: {python.error}", *home, f"why this one: {python.chosen}"),
         consequence="nothing can be trained with it, and nothing can be said about its torch",
-        fix="stoker doctor --python PATH   # the interpreter, or the folder of the environment, that the training uses",
+        fix="unset PYTHONHOME"
+        if home
+        else "stoker doctor --python PATH   # the interpreter, or the folder of the environment, that the training uses",
     )
+
+
+def home_breaks(facts: Facts) -> bool:
+    """Tell whether the Python cannot start because PYTHONHOME names another one's library, by what it says then."""
+    return "PYTHONHOME" in facts.variables and _HOMELESS.search(facts.python.error or "") is not None
 
 
 def python_too_old(facts: Facts) -> Outcome:

@@ -35,7 +35,7 @@ def shm_too_small(facts: Facts) -> Outcome:
     have = facts.memory.shm_bytes
     if have is None:
         return Skipped(reason="there is no /dev/shm, or it cannot be read")
-    workers = loader_workers(facts)
+    workers = loader_workers(facts) if usable_cores(facts) is not None else 1  # nothing is known of the cores: what even one worker needs
     need = loader_shm_bytes(workers)
     if have >= need:
         return Passed(what=f"/dev/shm has {size(have)}, {workers} workers need {size(need)}")
@@ -235,13 +235,15 @@ def memlock_too_low(facts: Facts) -> Outcome:
     """Too little memory may be locked for RDMA.
 
     InfiniBand and RoCE need the memory that they send from to be locked. NCCL then fails with "ibv_reg_mr ... Cannot allocate memory" or "Call to
-    ibv_create_qp failed". On one machine NCCL does without RDMA: there it is a note. Looked at only where an RDMA device can be used; without one,
+    ibv_create_qp failed". On one machine NCCL does without RDMA: there it is a note. Looked at only where GPUs can use an RDMA device; without one,
     pinned memory for the GPU does not count against this limit. See `ulimit -l`. Source: NCCL user guide, troubleshooting.
     """
     memory = facts.memory
     active = [port.device for port in facts.cluster.rdma if port.active]
     if not active or not facts.cluster.rdma_nodes:
         return Skipped(reason="no RDMA device is active" if not active else "no RDMA device can be used here")
+    if not facts.gpus:
+        return Skipped(reason="it is NCCL that sends over it, from GPUs")
     if memory.memlock_soft is None or memory.lock_unlimited is None:
         return Skipped(reason="the limit is not known")
     if memory.lock_unlimited or memory.memlock_soft < 0 or memory.memlock_soft >= _GIBIBYTE:

@@ -6,7 +6,7 @@ import re
 
 from stoker.doctor.checks import copies, libraries
 from stoker.doctor.checks.builds import find_release, install, into, numbers
-from stoker.doctor.checks.interpreter import last_lines
+from stoker.doctor.checks.interpreter import home_breaks, last_lines
 from stoker.doctor.checks.wheel import gpu_reaches
 from stoker.doctor.facts import Facts
 from stoker.doctor.finding import Check, Finding, Outcome, Passed, Severity, Skipped
@@ -233,12 +233,14 @@ def pythonhome_set(facts: Facts) -> Outcome:
     home, python = facts.variables.get("PYTHONHOME"), facts.python
     if home is None:
         return Passed(what="PYTHONHOME is not set")
+    if home_breaks(facts):
+        return Skipped(reason="no Python starts with it: see python-missing")
     if python.error is None and home.rstrip("/") in (python.prefix, python.base_prefix):
         return Passed(what="PYTHONHOME is the Python's own folder")
     return Finding(
-        severity=Severity.ERROR if python.error else Severity.WARNING,
+        severity=Severity.WARNING,
         what=f"PYTHONHOME is set to {home}",
-        evidence=(f"PYTHONHOME={home}", *last_lines(python.error or "")),
+        evidence=(f"PYTHONHOME={home}",),
         consequence="every Python takes its standard library from there, and fails where that is of another version",
         fix="unset PYTHONHOME",
     )

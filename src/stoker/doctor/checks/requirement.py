@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from stoker.catalog import version_numbers
 from stoker.doctor.checks.grounds import answering, no_way
+from stoker.doctor.checks.wheel import driver_below_minimum
 from stoker.doctor.facts import Facts
 from stoker.doctor.finding import Finding, Outcome, Passed, Severity, Skipped
 
@@ -34,6 +35,8 @@ def nvidia_require_cuda_unmet(facts: Facts) -> Outcome:
         return Skipped(reason="not in a container, or NVIDIA_REQUIRE_CUDA is not set")
     if skipped := no_way(facts):
         return skipped
+    if isinstance(driver_below_minimum(facts), Finding):
+        return Skipped(reason="torch's own CUDA asks for no less: see driver-below-minimum")
     known = {"cuda": facts.driver.cuda_shown, "driver": facts.driver.version}
     capabilities = [gpu.compute_capability for gpu in answering(facts) if gpu.compute_capability]
     if capabilities:

@@ -5,6 +5,7 @@
    evaluation after compiling; the first run's total with everything), beside the same network in eager mode.
 3. ResNet-50 at 224 pixels: images/s of the bare step on a batch that never moves, and fed from real JPEGs.
 4. Where the small CNN's step spends the GPU's time: share of the time in which a kernel runs, and the longest kernels.
+5. `stoker verify --quick`: handshake, feeding and compute against the data sheet and the ceilings measured on the spot.
 --quick: fewer repetitions. --rehearse: tiny sizes on whatever device there is, to try the script itself; claims nothing.
 """
 
@@ -27,6 +28,7 @@ from claims import REPOSITORY, Benchmark, benchmark
 
 from stoker import arithmetic as arithmetic_
 from stoker.arithmetic import Arithmetic
+from stoker.bench import verify
 from stoker.data.feed import Feed
 from stoker.data.sets import Resident
 from stoker.measure import in_turn, ratio, timing
@@ -51,6 +53,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bench.fact("driver", driver() if device.type == "cuda" else "none")
     dataset = real_pixels(bench.data)
+    verification(bench)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = (1000, 500) if REHEARSE else (50_000, 10_000)
@@ -65,6 +68,14 @@ def main() -> None:
         bench.claims.clear()
     table(bench)
     bench.finish()
+
+
+def verification(bench: Benchmark) -> None:
+    """Verify the machine, so that every other number stands beside what the machine gives."""
+    found = verify(quick=True)
+    for check in found.checks:
+        print(f"verify, {check.title}: {check.verdict}. {check.sentence}")
+    bench.facts["verify"] = found.as_dict()
 
 
 def driver() -> str:

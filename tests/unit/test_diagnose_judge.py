@@ -192,10 +192,15 @@ def test_a_heavy_optimizer_and_one_that_is_fused_already() -> None:
     assert not [fix for fix in fixes(observation(fused), fused) if "fused" in fix.what]
 
 
-def test_more_threads_than_cores_have_no_computed_gain() -> None:
+def test_threads_that_get_in_each_others_way_have_no_computed_gain() -> None:
     one = split(facts={**IMAGES, "threads": 64})
     fix = next(fix for fix in fixes(observation(one), one) if "OMP_NUM_THREADS=8" in fix.what)
     assert fix.gain is None
+    slow = split(shares=shares(forward=0.4, backward=0.6), facts={**IMAGES, "threads": 4})
+    assert any("4 threads use 1.0 cores" in fix.what for fix in fixes(observation(slow, processes=(use("training", 1.0),)), slow))
+    assert not any("OMP" in fix.what for fix in fixes(observation(slow, processes=(use("training", 3.6),)), slow))
+    on_gpu = replace(slow, facts={**slow.facts, "device": "cuda"})
+    assert not any("OMP" in fix.what for fix in fixes(observation(on_gpu, processes=(use("training", 1.0),)), on_gpu))
 
 
 def test_worker_start_and_evaluation_count_against_the_whole_time() -> None:
@@ -370,6 +375,14 @@ thread (0x2): pin;run (/usr/lib/python3.11/threading.py:9);_pin_memory_loop ({TO
 garbage
 ;;; 4
 """
+
+
+def test_a_transform_that_is_a_module_is_no_forward() -> None:
+    inside = f"fetch ({TORCH}/utils/data/_utils/fetch.py:5);prepare (/home/me/train.py:3);_call_impl ({TORCH}/nn/modules/module.py:9)"
+    found = split_of_stacks(7, f"thread (0x1): MainThread;main (/home/me/train.py:10);{inside} 5", gpu=False)
+    assert found is not None
+    assert found.shares["data"] == 1.0
+    assert found.sites[0].line == 10
 
 
 def test_stacks_are_sorted_into_phases() -> None:

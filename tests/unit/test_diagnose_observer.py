@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,7 +18,7 @@ import torch
 import torch.utils.data.dataloader as loading
 from torch import nn
 from torch.optim import optimizer as optimizing
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import stoker.diagnosis
 from stoker.diagnosis.recording import Recording, read_recordings
@@ -123,6 +124,32 @@ def test_the_segments_cover_the_time_without_gaps(observer: Any, recorder: Any, 
     assert recording.window_s is not None
     assert recording.end is not None
     assert recording.end["steps"] == 10
+
+
+def test_a_transform_that_is_a_module_is_no_forward(observer: Any, recorder: Any, tmp_path: Path) -> None:
+    class Slow(nn.Module):
+        def forward(self, index: int) -> torch.Tensor:
+            time.sleep(0.01)
+            return torch.full((4,), float(index))
+
+    class Pictures(Dataset):  # type: ignore[type-arg]
+        prepare = Slow()
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return self.prepare(index)  # type: ignore[no-any-return]
+
+    observer.start(recorder)
+    observer.apply(recorder)
+    train(2)
+    for _ in DataLoader(Pictures()):
+        pass
+    recorder.finish("test")
+    seconds = {phase: sum(segment.duration_s for segment in only(tmp_path).segments if segment.phase == phase) for phase in ("data", "forward")}
+    assert seconds["data"] > 0.08
+    assert seconds["forward"] < 0.08
 
 
 def test_a_copy_to_another_device_is_a_phase_and_names_its_line(observer: Any, recorder: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from stoker import shell
 from stoker.bench import compiled, handshake, loaders, machine, neighbours, photos, products, ranks, verification
 from stoker.bench.ceilings import Ceilings, precisions
-from stoker.bench.compute import RESNET, with_ceiling
+from stoker.bench.compute import RESNET, better_of, with_ceiling
 from stoker.bench.feeding import _best_workers, copies
 from stoker.bench.lock import lock_reading
 from stoker.bench.plan import plan_for
@@ -289,6 +289,35 @@ def test_a_busy_and_a_stolen_cpu_are_said() -> None:
     assert "steal time" in said[1]
     quiet = replace(busy, others_cores=0.05, stolen_cores=None)
     assert neighbours.disturbances(quiet) == []
+
+
+def test_patience_waits_for_quiet_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, seen = [0.0], iter([1.5, 1.5, 0.0, 2.0, 2.0])
+
+    def others() -> float:
+        clock[0] += 0.5
+        return next(seen)
+
+    monkeypatch.setattr(neighbours.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(neighbours, "_others_cores", others)
+    monkeypatch.setattr(neighbours.psutil, "cpu_count", lambda: 2)
+    patience = neighbours.Patience(2.0)
+    patience.wait()
+    assert (clock[0], patience.left_s) == (1.5, 1.0)  # two busy looks, one quiet one
+    patience.wait()
+    assert patience.left_s == 0.0
+    patience.wait()  # none left: it does not even look
+    assert clock[0] == 2.5
+
+
+def test_of_two_measurements_of_the_same_work_the_better_counts() -> None:
+    def pool(value: float | None, batch: int = 32) -> Reading:
+        return Reading(name="compute.pool.fp32.contiguous", title="p", unit="GB/s", value=value, facts={"batch": batch})
+
+    assert better_of([pool(1.0)], [pool(2.0)])[0].value == 2.0
+    assert better_of([pool(2.0)], [pool(1.0)])[0].value == 2.0
+    assert better_of([pool(1.0)], [pool(2.0, batch=8)])[0].value == 1.0
+    assert better_of([pool(1.0)], [pool(None)])[0].value == 1.0
 
 
 # --- work and rounds --------------------------------------------------------------------------------------------------

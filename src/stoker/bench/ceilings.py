@@ -69,7 +69,7 @@ def measure_bandwidth(device: torch.device, plan: Plan) -> Ceilings:
 
 
 def better(first: Ceilings, second: Ceilings) -> Ceilings:
-    """Return the better reading of each that was measured twice; `drift` of a reading says by how much they differ at most."""
+    """Return the better reading of each that was measured twice; the fact `drift` says by what share they differ at most."""
     later = {reading.name: reading for reading in second.readings}
     merged = []
     for reading in first.readings:
@@ -77,9 +77,11 @@ def better(first: Ceilings, second: Ceilings) -> Ceilings:
         if reading.value is None or other.value is None:
             merged.append(reading if reading.value is not None else other)
             continue
-        best, drift = max(reading, other, key=lambda one: one.value or 0.0), other.value / reading.value - 1
+        best = max(reading, other, key=lambda one: one.value or 0.0)
         drifts = [float(one.facts.get("drift", 0.0)) for one in (reading, other)]
-        merged.append(replace(best, facts=best.facts | {"drift": round(max(drift, *drifts, key=abs), 4) if other is not reading else drifts[0]}))
+        if other is not reading:
+            drifts.append(other.value / reading.value - 1)
+        merged.append(replace(best, facts=best.facts | {"drift": round(max(max(drifts), -min(drifts)), 4)}))
     return Ceilings(readings=tuple(merged))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from pathlib import Path
 
@@ -10,7 +9,8 @@ from stoker.bench.comparison import Change, Comparison
 from stoker.bench.readings import Check, Reading, Verification
 from stoker.bench.verdicts import appetite
 from stoker.runs.durations import spoken
-from stoker.runs.markup import Html, join, tag, text
+from stoker.runs.markup import Html, join, tag
+from stoker.runs.page import whole_page
 
 MARKS = {"ok": "✓ ok", "low": "! low", "wrong": "✗ wrong", "noted": "noted", "skipped": "skipped"}
 _SAID = {"ok": "This machine gives what it should.", "low": "Something gives less than it should.", "wrong": "Something is wrong."}
@@ -33,9 +33,7 @@ def page(found: Verification, compared: Comparison | None = None) -> str:
         tag("main", *checks, _compared(compared) if compared else None, _method(found), _surroundings(found)),
         tag("footer", f"Made {_moment(found.made)} by Stoker {found.stoker} in {spoken(found.seconds)}. The page loads nothing from anywhere."),
     )
-    template = Path(__file__).with_name("verify.html").read_text(encoding="utf-8")
-    parts = {"title": text(f"verify: {found.device.name}"), "body": body}
-    return re.sub(r"\{\{(title|body)\}\}", lambda match: parts[match[1]], template)
+    return whole_page(f"verify: {found.device.name}", body, style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
 
 
 def shown(reading: Reading) -> str:
@@ -193,7 +191,7 @@ def _method(found: Verification) -> Html:
     against = (
         f"Ceilings are held against the data sheet of {found.device.model} ({found.device.sheet_source}), workloads against the ceilings."
         if sheet
-        else "Ceilings were measured here, just before and after the rest; workloads are held against them, never against another machine's numbers."
+        else "Ceilings were measured here, several times over the run; workloads are held against the best, never against another machine's numbers."
     )
     lines = (
         against,

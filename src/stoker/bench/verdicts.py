@@ -16,7 +16,7 @@ LINK_FLOOR = 0.6
 WORKLOAD_FLOORS = {"pool": 0.25, "resnet50": 0.25}
 """Of what the measured ceilings allow: below a quarter something other than the chip decides. Quiet two-core CPU: see docs/verify.md."""
 DRIFT = 0.15
-"""Ceilings that differ by more between begin and end are said."""
+"""Ceilings that differ by more between their measurements are said."""
 _WHY_CUDA = "`stoker doctor --why cuda` names the broken link"
 
 
@@ -103,7 +103,9 @@ def drifts(ceilings: Ceilings) -> list[str]:
     if not found or max(found, key=lambda pair: pair[0])[0] <= DRIFT:
         return []
     size, reading = max(found, key=lambda pair: pair[0])
-    return [f"{reading.title} differed by {size:.0%} between begin and end: the machine was not quiet, or it throttled. The better value counts."]
+    return [
+        f"{reading.title} differed by {size:.0%} in the course of the run: machine or host was not quiet, or it throttled. The best value counts."
+    ]
 
 
 def _right(reading: Reading) -> Reading:

@@ -139,7 +139,7 @@ def _first_workers(observation: Observation, split: Split, loader: dict[str, Any
     """num_workers=0: workers overlap loading with the rest, as far as there are cores for it."""
     rest = 1 - waits
     computes = (split.data_cpu if split.data_cpu is not None else 1.0) > 0.5
-    most = max(1, observation.cores - 1) if computes else _MOST_WORKERS
+    most = observation.cores if computes else _MOST_WORKERS  # the training thread itself mostly waits
     workers = max(1, min(most, math.ceil(waits / max(rest, 1e-3))))
     used = next((use.cores for use in observation.processes if use.pid == split.pid), 0.0)
     floor = used / observation.cores if computes else 0.0
@@ -313,15 +313,19 @@ def _optimizer(split: Split) -> Iterator[Fix]:
 
 def _threads(observation: Observation, split: Split) -> Iterator[Fix]:
     threads = number(split.facts.get("threads"))
-    if threads is None or threads <= observation.cores:
+    if threads is None or split.facts.get("device") != "cpu":
+        return
+    used = next((use.cores for use in observation.processes if use.pid == split.pid), None)
+    compute = share(split, "forward") + share(split, "backward")
+    expected = compute * threads + (1 - compute)
+    if threads > observation.cores:
+        what = f"OMP_NUM_THREADS={observation.cores}: torch starts {threads:.0f} threads for {observation.cores} cores (affinity and cgroup quota)"
+    elif threads > 1 and compute > 0.3 and used is not None and used < 0.7 * expected:
+        what = f"OMP_NUM_THREADS=1: torch's {threads:.0f} threads use {used:.1f} cores, so that they mostly wait for each other"
+    else:
         return
     yield Fix(
-        what=f"OMP_NUM_THREADS={observation.cores}: torch starts {threads:.0f} threads for {observation.cores} cores (affinity and cgroup quota)",
-        where=None,
-        gain=None,
-        bound=False,
-        formula="the split does not tell; run it both ways",
-        caution="another number of threads adds in another order",
+        what=what, where=None, gain=None, bound=False, formula="the split does not tell; run it both ways", caution="the order of additions changes"
     )
 
 

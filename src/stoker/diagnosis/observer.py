@@ -35,6 +35,8 @@ _MOST_SEGMENTS = 400_000
 """A safety net: about 40 MB of JSON."""
 _SLOW_START_S = 10.0
 """Steps so slow that the warm-up would take longer than this are watched from the second on."""
+_CLOSED = ("forward", "evaluation", "backward", "data")
+"""Phases in which a module's call begins no forward: it is within one, recomputes one, or is a loader's transform (torchvision's are modules)."""
 _LOADER_FACTS = ("num_workers", "batch_size", "pin_memory", "persistent_workers", "prefetch_factor", "drop_last")
 
 
@@ -336,7 +338,7 @@ def _forward(recorder: Recorder, original: Any) -> Any:
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         # The first question is a constant to torch.compile, which then sees the original call and no more.
-        if compiling() or recorder.phase in ("forward", "evaluation", "backward") or not recorder.watches():
+        if compiling() or recorder.phase in _CLOSED or not recorder.watches():
             return original(self, *args, **kwargs)
         recorder.enter("forward" if grad_enabled() else "evaluation")
         try:
@@ -355,7 +357,7 @@ def _spanning(recorder: Recorder, original: Any, phase: str, arms: bool = False)
             return original(*args, **kwargs)
         if recorder.thread is None and arms:
             _guarded(recorder, Recorder.arm)
-        if recorder.thread != get_ident() or recorder.phase == phase:
+        if recorder.thread != get_ident() or recorder.phase in (phase, "data"):
             return original(*args, **kwargs)
         if phase == "backward" and recorder.want_peak:
             recorder.want_peak = False

@@ -39,8 +39,6 @@ class Watch:
 
     pid: int
     """The process at the top."""
-    own: bool = True
-    """Whether the process at the top counts too: not when it is only a shell or torchrun... it always does where it has CPU time."""
     samples: deque[tuple[float, dict[int, Reading]]] = field(default_factory=lambda: deque(maxlen=_MOST_SAMPLES))
     names: dict[int, str] = field(default_factory=dict)
     thread_cpu: dict[int, dict[int, tuple[float, float]]] = field(default_factory=dict)

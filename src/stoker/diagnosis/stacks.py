@@ -17,10 +17,9 @@ from stoker.diagnosis.steps import PHASES
 
 _FRAME = re.compile(r"^(?P<name>.*) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 _RATE = 50
+_LOADING = ("torch/utils/data/dataloader.py", "torch/utils/data/_utils/")
 _PLACES = (
     # (end of the path of a frame's file, names of its functions or None for any, phase); the innermost frame that fits decides.
-    ("torch/utils/data/dataloader.py", None, "data"),
-    ("torch/utils/data/_utils/", None, "data"),
     ("torch/optim/", None, "optimizer"),
     ("torch/nn/utils/clip_grad.py", None, "optimizer"),
     ("torch/autograd/__init__.py", ("backward", "grad"), "backward"),
@@ -116,10 +115,12 @@ def _classified(frames: list[re.Match[str]], line_of: Callable[[str, int], str],
     own = [frame for frame in frames if "site-packages/" not in frame["file"] and not frame["file"].startswith("<") and frame["line"]]
     user = next((frame for frame in own if "/lib/python" not in frame["file"]), frames[0])
     innermost = next((frame for frame in reversed(own) if "/lib/python" not in frame["file"]), user)
+    if any(place in frame["file"] for frame in frames for place in _LOADING):  # its transforms may be modules: they are no forward
+        return "data", user["file"], int(user["line"] or 0), "DataLoader"
     for frame in reversed(frames):
         for place, names, phase in _PLACES:
             if place in frame["file"] and (names is None or frame["name"].rpartition(".")[2] in names):
-                return phase, user["file"], int(user["line"] or 0), "DataLoader" if phase == "data" else ""
+                return phase, user["file"], int(user["line"] or 0), ""
     # Calls into C have no frame of their own: the line tells.
     file, line = innermost["file"], int(innermost["line"] or 0)
     text = line_of(file, line) if line and frames[-1] is innermost else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from stoker.runs.evaluation import Evaluation, read_evaluation
 from stoker.runs.fields import listed, number, part
 from stoker.runs.markup import Html, join, tag, text
 from stoker.runs.mistakes import confusion, wrong_examples
+from stoker.runs.page import whole_page
 from stoker.runs.provenance import commands, configuration, moment, surroundings
 from stoker.runs.run import Run
 from stoker.runs.summary import Summary, summarise
@@ -50,10 +50,7 @@ def page(run: Run) -> str:
         surroundings(record),
     )
     body = join(_header(record, summary), tag("main", *(section for section in sections if section)), tag("footer", _colophon(run, record)))
-    template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    title = f"{summary.recipe or run.id}: {_percent(summary.test_accuracy)}"
-    parts = {"title": text(title), "body": body}
-    return re.sub(r"\{\{(title|body)\}\}", lambda found: parts[found[1]], template)
+    return whole_page(f"{summary.recipe or run.id}: {_percent(summary.test_accuracy)}", body)
 
 
 def _header(record: dict[str, Any], summary: Summary) -> Html:

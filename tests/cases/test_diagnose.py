@@ -55,7 +55,7 @@ def test_every_number_is_the_same_as_without(tmp_path: Path, trait: str) -> None
     assert sum(split["shares"].values()) == pytest.approx(1)
     assert split["steps"] >= 2
     if trait == "closure":
-        assert split["shares"]["forward"] + split["shares"]["backward"] > 0.5  # taken out of the optimizer's step
+        assert min(split["shares"][phase] for phase in ("forward", "backward", "optimizer")) > 0.1  # taken out of the optimizer's step
     if trait == "accumulate":
         assert split["batch"] == 64
 
@@ -85,7 +85,8 @@ def test_a_compiled_model_keeps_its_numbers_and_is_not_compiled_again(tmp_path: 
     ],
 )
 def test_the_bottleneck_is_named(tmp_path: Path, trait: str, bottleneck: str, fix: str | None) -> None:
-    done = diagnosed(tmp_path / "out", "--trait", trait, "--steps", "60", "--images", "1600")
+    pause = "0.1" if trait == "python" else "0"
+    done = diagnosed(tmp_path / "out", "--trait", trait, "--steps", "60", "--images", "1600", "--pause", pause)
     value = judged(tmp_path / "out")
     assert value["diagnosis"]["bottleneck"] == bottleneck, done.stderr
     if fix is not None:
@@ -111,7 +112,7 @@ def test_workers_are_counted_and_seen_from_outside(tmp_path: Path) -> None:
     ("trait", "status", "ended"), [("exit3", 3, "exit status 3"), ("raises", 1, "exit status 1"), ("killed", 137, "signal SIGKILL")]
 )
 def test_how_the_program_ends_is_how_we_end(tmp_path: Path, trait: str, status: int, ended: str) -> None:
-    done = diagnosed(tmp_path / "out", "--trait", trait, "--steps", "400", "--die-at", "200", options=("--seconds", "60"))
+    done = diagnosed(tmp_path / "out", "--trait", trait, "--steps", "400", "--die-at", "200", "--pause", "0.01", options=("--seconds", "60"))
     assert done.returncode == status
     assert f"The program ended while it was observed: {ended}." in done.stderr
     assert judged(tmp_path / "out")["observation"]["splits"], "what was written before the end is judged"

@@ -40,7 +40,7 @@ def shown(loss: torch.Tensor) -> None:
 def plain(arguments: argparse.Namespace) -> None:
     """One model, one optimizer, one loader; `--trait` bends it."""
     trait = arguments.trait
-    model: nn.Module = network(256 if trait == "forward" else 8)
+    model: nn.Module = network(1024 if trait == "forward" else 8)
     if trait == "optimizer":
         model.register_parameter("ballast", nn.Parameter(torch.zeros(4_000_000)))
     ballast_gradient = torch.full((4_000_000,), 1e-3)
@@ -65,8 +65,7 @@ def plain(arguments: argparse.Namespace) -> None:
             optimizer.step()
             shown(loss)
             done += 1
-            if trait == "python":
-                time.sleep(0.1)
+            time.sleep(arguments.pause)
             if done == arguments.die_at:
                 die(trait)
             if done >= arguments.steps:
@@ -179,6 +178,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--die-at", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(5)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-import stoker.runs
 from stoker import __version__
 from stoker.diagnosis.bars import NAMES, key, share_bar, step_bars
 from stoker.diagnosis.fixes import Fix, duration, share
@@ -16,6 +14,7 @@ from stoker.diagnosis.verdict import Diagnosis, chief_split, unit_of
 from stoker.runs.charts import Series, compact, line_chart
 from stoker.runs.durations import spoken
 from stoker.runs.markup import Html, join, tag, text
+from stoker.runs.page import whole_page
 
 _MEBIBYTE = 2**20
 
@@ -37,11 +36,7 @@ def page(observation: Observation, diagnosis: Diagnosis) -> str:
         tag("main", *(section for section in sections if section)),
         tag("footer", _colophon(split)),
     )
-    # The run report's page is the house's look; what only a diagnosis has is added to its style.
-    template = Path(stoker.runs.__file__).with_name("report.html").read_text(encoding="utf-8")
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    parts = {"title": text(f"diagnosis: {observation.command}"), "body": body}
-    return re.sub(r"\{\{(title|body)\}\}", lambda found: parts[found[1]], template.replace("</style>", style + "</style>", 1))
+    return whole_page(f"diagnosis: {observation.command}", body, style=Path(__file__).with_name("page.css").read_text(encoding="utf-8"))
 
 
 def _header(observation: Observation, diagnosis: Diagnosis, split: Split | None) -> Html:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 
 import psutil
 
 from stoker.diagnosis.gpus import GpuWatch
 from stoker.diagnosis.observation import Observation, Split
-from stoker.diagnosis.processes import Watch, family, is_worker
+from stoker.diagnosis.processes import Watch, family
 from stoker.diagnosis.stacks import sample
 from stoker.errors import ProcessMissing
 from stoker.host import find_limits
@@ -24,17 +23,19 @@ def observe_process(pid: int, *, seconds: float, boost: bool) -> Observation:
     command = _command(pid)
     gpus, processes = GpuWatch(), Watch(pid=pid)
     gpus.open()
-    begin = time.monotonic()
+    begin = due = time.monotonic()
     with ThreadPoolExecutor(_MOST_SPIED) as pool:
         spied = [pool.submit(sample, one, seconds, gpu=gpus.there) for one in _pythons(pid)]
         while time.monotonic() - begin < seconds:
             gpus.look()
-            processes.look()
+            if time.monotonic() >= due:
+                due += 0.25
+                processes.look()
             if not processes.samples or not psutil.pid_exists(pid):
                 break
             time.sleep(0.05 if gpus.there else 0.25)
         processes.look()
-        splits, blind = _answers(spied)
+        splits, blind = _answers(pid, spied)
     lasted_s = time.monotonic() - begin
     observation = Observation(
         command=command,
@@ -68,7 +69,10 @@ def _command(pid: int) -> str:
 
 
 def _pythons(pid: int) -> list[int]:
-    """Return the Python processes of a family that are no loader workers; the one that was asked for in any case."""
+    """Return the Python processes of a family but those that torch named its loader's workers; the one that was asked for in any case.
+
+    Other processes that multiprocessing made may be ranks or workers: their stacks will tell.
+    """
     found = [pid]
     for one in family(pid)[1:]:
         try:
@@ -76,16 +80,16 @@ def _pythons(pid: int) -> list[int]:
             name, comm = os.path.basename(process.exe()), process.name()
         except (psutil.Error, OSError):
             continue
-        if "python" in name and not is_worker(one, comm):
+        if "python" in name and not comm.startswith("pt_data"):
             found.append(one)
     return found[:_MOST_SPIED]
 
 
-def _answers(spied: list[Future[tuple[Split | None, str | None]]]) -> tuple[tuple[Split, ...], tuple[str, ...]]:
-    """Return the splits of those that train (of all, when none does), and why the others could not be seen."""
+def _answers(pid: int, spied: list[Future[tuple[Split | None, str | None]]]) -> tuple[tuple[Split, ...], tuple[str, ...]]:
+    """Return the splits of those that train (when none does, of the process that was asked for), and why the others could not be seen."""
     answers = [future.result() for future in spied]
     splits = [split for split, _ in answers if split is not None]
     train = [split for split in splits if split.shares["backward"] + split.shares["optimizer"] + split.shares["forward"] > 0.01]
-    chosen = train or splits
+    chosen = train or [split for split in splits if split.pid == pid]
     reasons = dict.fromkeys(reason for _, reason in answers if reason is not None) if not chosen else {}
-    return tuple(replace(split, rank=None) for split in chosen), tuple(reasons)
+    return tuple(chosen), tuple(reasons)

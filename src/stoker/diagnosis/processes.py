@@ -16,7 +16,6 @@ from stoker.host.place import read
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_DISCOVER_S = 2.0
 _MOST_SAMPLES = 2000
 
 
@@ -43,18 +42,16 @@ class Watch:
     names: dict[int, str] = field(default_factory=dict)
     thread_cpu: dict[int, dict[int, tuple[float, float]]] = field(default_factory=dict)
     """By process and thread: CPU seconds at the first and at the latest look."""
-    _family: tuple[int, ...] = ()
-    _found_s: float = 0.0
+    workers: set[int] = field(default_factory=set)
+    """Processes that were seen to be a loader's workers; they may be gone when it is asked."""
 
     def look(self) -> None:
         """Take a sample. Raises nothing."""
-        now = time.time()
-        if now - self._found_s >= _DISCOVER_S:
-            self._found_s, self._family = now, family(self.pid)
-            for pid in self._family:
-                self._name(pid)
-                self._threads(pid)
-        readings = {pid: reading for pid in self._family if (reading := reading_of(pid)) is not None}
+        now, members = time.time(), family(self.pid)
+        for pid in members:
+            self._name(pid)
+            self._threads(pid)
+        readings = {pid: reading for pid in members if (reading := reading_of(pid)) is not None}
         if readings:
             self.samples.append((now, readings))
 
@@ -77,7 +74,7 @@ class Watch:
         busy = sum(latest - earliest > 0.1 * span for earliest, latest in threads.values())
         return ProcessUse(
             pid=pid,
-            role="training" if pid in training else "worker" if is_worker(pid, self.names.get(pid, "")) else "other",
+            role="training" if pid in training else "worker" if pid in self.workers else "other",
             name=self.names.get(pid, "?"),
             cores=max(0.0, last.cpu_s - first.cpu_s) / span,
             disk=sum(reading.state == "D" for _, reading in seen) / len(seen),
@@ -90,12 +87,14 @@ class Watch:
         )
 
     def _name(self, pid: int) -> None:
+        comm = read(Path(f"/proc/{pid}/comm")) or "?"
         if pid not in self.names:
             command = (read(Path(f"/proc/{pid}/cmdline")) or "").replace("\0", " ").strip()
-            comm = read(Path(f"/proc/{pid}/comm")) or "?"
-            self.names[pid] = comm if comm.startswith("pt_") else command or comm
-        elif (comm := read(Path(f"/proc/{pid}/comm")) or "").startswith("pt_data"):
-            self.names[pid] = comm
+            self.names[pid] = command or comm
+            if pid != self.pid and is_worker(pid, comm):
+                self.workers.add(pid)
+        elif comm.startswith("pt_data"):  # a worker gives itself this name a moment after its birth
+            self.workers.add(pid)
 
     def _threads(self, pid: int) -> None:
         known = self.thread_cpu.setdefault(pid, {})
@@ -112,9 +111,30 @@ class Watch:
 
 def family(pid: int) -> tuple[int, ...]:
     """Return a process and its descendants, or nothing when it is gone."""
+    found, at = [pid], 0
+    while at < len(found):
+        children = _children(found[at])
+        if children is None:  # a kernel without these files: psutil reads all of /proc instead
+            return _family_by_psutil(pid)
+        found += [child for child in children if child not in found]
+        at += 1
+    return tuple(found) if Path(f"/proc/{pid}").exists() else ()
+
+
+def _children(pid: int) -> list[int] | None:
     try:
-        top = psutil.Process(pid)
-        return (pid, *(child.pid for child in top.children(recursive=True)))
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    texts = [read(Path(f"/proc/{pid}/task/{task}/children")) for task in tasks]
+    if texts and all(text is None for text in texts) and Path(f"/proc/{pid}/task").exists():
+        return None
+    return [int(word) for text in texts if text for word in text.split() if word.isdecimal()]
+
+
+def _family_by_psutil(pid: int) -> tuple[int, ...]:
+    try:
+        return (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
     except psutil.Error:
         return ()
 

@@ -12,7 +12,6 @@ from stoker.shell import run
 
 TORCH, TORCHVISION = "2.13.0", "0.28.0"
 """What is installed where nothing else is said; the pair of the lock."""
-_CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 
 
 def install(environment: Path, *packages: str) -> None:
@@ -24,7 +23,7 @@ def install(environment: Path, *packages: str) -> None:
 def install_cpu_torch(environment: Path) -> None:
     """Make a virtual environment with the PyTorch of PyTorch's index for CPUs, or of the folder in PIP_FIND_LINKS. Raises NotMade."""
     folder = os.environ.get("PIP_FIND_LINKS")
-    source = ["--find-links", folder] if folder else ["--index", _CPU_WHEELS, "--index-strategy", "unsafe-best-match"]
+    source = ["--find-links", folder] if folder else ["--torch-backend", "cpu"]
     install(environment, *source, f"torch=={TORCH}+cpu")
 
 

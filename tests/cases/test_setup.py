@@ -1,6 +1,6 @@
 """`./stoker` and `./dev` on fresh copies of the tree: the set-up, its failures, and that it can be run again after each of them.
 
-Most copies have a tiny lock (click and setuptools), so that a set-up takes a second or two.
+Most copies have a tiny lock (click and a few more), so that a set-up takes a second or two.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def main():
 
 
 def tiny(lock: str, **changes: str) -> str:
-    """A lock with the head of a real one and two small packages of it."""
+    """A lock with the head of a real one and a few small packages of it: what the generated pages are made with."""
     head, _, _ = lock.partition("\nabsl")
     for key, value in ({"check": "click", "disk-gb": "0.02", "download-gb": "0.01"} | changes).items():
         head = re.sub(rf"^# {key}: .*$", f"# {key}: {value}", head, flags=re.MULTILINE)
-    packages = [re.search(rf"^{name}==.*?(?=^[a-z0-9]|\Z)", lock, re.MULTILINE | re.DOTALL) for name in ("click", "setuptools")]
+    packages = [re.search(rf"^{name}==.*?(?=^[a-z0-9]|\Z)", lock, re.MULTILINE | re.DOTALL) for name in ("click", "psutil", "setuptools", "tomli")]
     return head + "\n" + "".join(found.group(0) for found in packages if found)
 
 

@@ -37,7 +37,7 @@ class Plan:
 
 
 def plan_for(kind: str, *, quick: bool) -> Plan:
-    """Return the plan for `cpu` or `cuda`. Two quiet CPU cores take 25 s quick and 75 s whole; a GPU: not measured."""
+    """Return the plan for `cpu` or `cuda`. Two quiet CPU cores take 25 s quick and 82 s whole; a GPU: not measured."""
     both = ("contiguous", "channels_last")
     if kind == "cuda":
         return Plan(
@@ -68,11 +68,11 @@ def plan_for(kind: str, *, quick: bool) -> Plan:
         pool_batch=16 if quick else 32,
         pool_s=1.5 if quick else 6.0,
         resnet_batch=4 if quick else 8,
-        resnet_s=4.0 if quick else 15.0,
+        resnet_s=4.0 if quick else 17.0,
         precisions=("fp32", "bf16"),
         layouts=("channels_last",) if quick else both,
         loader_s=0.3 if quick else 0.6,
-        loader_rounds=3,
+        loader_rounds=3 if quick else 6,
         photos=32 if quick else 64,
         total_s=85.0,
         patience_s=5.0 if quick else 15.0,

@@ -326,6 +326,16 @@ def test_the_active_environment_is_chosen_then_the_first_on_path_then_ours(tmp_p
     assert choose("python").executable == str(environment)
 
 
+def test_out_of_the_small_environment_the_trees_own_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv.look"))
+    assert choose(None).executable == sys.executable
+    own = fake_python(tmp_path / ".venv", "exit 0")
+    assert choose(None).executable == str(own)
+
+
 def test_an_empty_environment_is_read_without_torch(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     python = gather_python(str(tmp_path / "venv"))

@@ -28,7 +28,7 @@ class Choice:
 
 
 def choose(asked: str | None) -> Choice:
-    """Return the Python that was asked for; else the active environment's; else the first on PATH that has torch; else the one that runs this."""
+    """Return the Python that was asked for, else the active environment's, else the first on PATH that has torch, else the one that runs Stoker."""
     if asked is not None:
         return _asked_for(asked)
     for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
@@ -39,6 +39,10 @@ def choose(asked: str | None) -> Choice:
     first = shutil.which("python") or shutil.which("python3")
     if first and first != sys.executable and _has_torch(first):
         return Choice(executable=first, chosen="it is the first Python on PATH, and has torch")
+    # ./stoker looks at a machine out of .venv.look while .venv is not there or does not fit the machine: .venv is meant then.
+    meant = Path(sys.prefix).with_name(".venv")
+    if Path(sys.prefix).name == ".venv.look" and (found := _program(meant, None)):
+        return Choice(executable=found, chosen="it is the environment of this source tree")
     return Choice(executable=sys.executable, chosen="it is the Python that runs Stoker")
 
 

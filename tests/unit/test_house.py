@@ -29,8 +29,11 @@ LEVELS = {
     "bench": 4,
     "diagnosis": 4,
     "train": 4,
-    "cli": 5,
-    "__main__": 6,
+    "boost": 4,
+    "runner": 5,
+    "cli": 6,
+    "door": 6,
+    "__main__": 7,
 }
 # These run on a laptop without torch and start fast.
 WITHOUT_TORCH = {"errors", "settings", "files", "console", "shell", "measure", "catalog", "host", "environment", "doctor", "runs"}

@@ -29,6 +29,7 @@ COMMANDS = {
     "resolve": Entry(module="stoker.cli.resolve", attribute="resolve", help="Say which PyTorch and CUDA fit this machine, or another one."),
     "verify": Entry(module="stoker.cli.verify", attribute="verify", help="Measure this machine against what it should give."),
     "diagnose": Entry(module="stoker.cli.diagnose", attribute="diagnose", help="Say where the time of a running training goes."),
+    "boost": Entry(module="stoker.cli.boost", attribute="boost", help="Run a training script, unchanged, at full speed."),
     "train": Entry(module="stoker.cli.train", attribute="train", help="Train a recipe; `stoker train --list` names them."),
     "runs": Entry(module="stoker.cli.runs", attribute="runs", help="List, show and compare the runs that were recorded."),
     "repeat": Entry(module="stoker.cli.repeat", attribute="repeat", help="Train again from the record of a run."),

@@ -1,0 +1,197 @@
+"""How a loader is replayed, or why it is not: everything that is decided before an iteration begins."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils.data as loading
+from torch.utils.data._utils.collate import default_collate
+
+from stoker.boost.replay.available import share_bytes
+from stoker.boost.replay.data import recognise_data
+from stoker.boost.replay.engine import Engine
+from stoker.boost.replay.engines import engine_for
+from stoker.boost.replay.harmless import Harmless, judge
+from stoker.boost.replay.library import replaced
+from stoker.boost.replay.snapshot import snapshot
+from stoker.boost.replay.unfit import Unfit
+from stoker.host import find_limits
+
+_SAMPLERS = (
+    *(loading.SequentialSampler, loading.RandomSampler, loading.SubsetRandomSampler, loading.WeightedRandomSampler),
+    loading.distributed.DistributedSampler,
+)
+_MEMORY_SHARE = 0.25
+"""So much of the available memory may the batches on their way take."""
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A loader that can be replayed."""
+
+    engine: Engine
+    dataset: Any
+    """The data set that the engine was made from: the loader's own, or for workers a copy such as they would have."""
+    threads: int
+    ahead: int
+    """Batches that are worked on at once."""
+    grain: int
+    """Rows that one thread takes at a time."""
+    rewindable: bool
+    """Whether the sampler keeps nothing but generators, so that an iteration can be begun again."""
+    reads_ahead: bool
+    """Whether, without workers, indices may be asked for before their time because nobody can see it."""
+    pinned: bool
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What a check has to be made once for."""
+        return self.engine.what, len(self.dataset), type(self.engine), self.threads > 0, self.pinned, torch.get_default_dtype()
+
+
+def plan_for(loader: Any) -> Plan:
+    """Return how `loader` is replayed. Draws nothing and changes nothing. Raises Unfit."""
+    _check_surroundings()
+    _check_loader(loader)
+    workers = loader.num_workers
+    dataset = snapshot(loader.dataset) if workers else loader.dataset
+    engine = engine_for(recognise_data(dataset))
+    if workers:
+        _check_start_method(loader)
+    threads = _threads(workers, engine)
+    batch = _batch_size(loader)
+    row_bytes = max(1, sum(_bytes(shape, dtype) for shape, dtype in engine.shapes(1)))
+    ahead = _ahead(loader, engine, threads)
+    _check_memory(ahead * batch * row_bytes)
+    known = type(loader.sampler) in _SAMPLERS and type(loader.batch_sampler) is loading.BatchSampler
+    return Plan(
+        engine=engine,
+        dataset=dataset,
+        threads=threads,
+        ahead=ahead,
+        grain=_grain(engine, batch, row_bytes, threads),
+        rewindable=known,
+        reads_ahead=known and not workers and not engine.draws and not engine.serial and engine.ahead and _reads_ahead(loader.sampler),
+        pinned=bool(loader.pin_memory and _accelerator()),
+    )
+
+
+def generators(loader: Any) -> list[torch.Generator]:
+    """Return the generators that an iteration of `loader` may draw from, each once."""
+    found = [torch.default_generator]
+    for owner in (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator) and all(generator is not known for known in found):
+            found.append(generator)
+    return found
+
+
+def _check_surroundings() -> None:
+    if (name := replaced()) is not None:
+        raise Unfit(f"{name} was replaced while the script ran")
+    if threading.current_thread() is not threading.main_thread():
+        raise Unfit("it is iterated in a thread of its own: the random state is one for all threads")
+    if loading.get_worker_info() is not None:
+        raise Unfit("it is iterated within a worker of another loader")
+    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
+        raise Unfit("a torch function mode is active (a default device, or a context that changes what torch does)")
+    if str(torch.get_default_device()) != "cpu":
+        raise Unfit(f"the default device is {torch.get_default_device()}")
+
+
+def _check_loader(loader: Any) -> None:
+    if loader._dataset_kind != loading._DatasetKind.Map:
+        raise Unfit("its data set is an IterableDataset")
+    if loader.batch_sampler is None:
+        raise Unfit("batch_size=None: there are no batches to make")
+    if loader.collate_fn is not default_collate:
+        raise Unfit(f"collate_fn is the script's own{_place(loader.collate_fn)}")
+    if not getattr(loader, "in_order", True):
+        raise Unfit("in_order=False: the order of its batches is not fixed")
+    for generator in generators(loader):
+        if generator.device.type != "cpu":
+            raise Unfit(f"its generator is on {generator.device}")
+    if loader.worker_init_fn is not None and loader.num_workers:
+        verdict = judge(loader.worker_init_fn)
+        if not isinstance(verdict, Harmless):
+            raise Unfit(f"worker_init_fn{_place(loader.worker_init_fn)} cannot run in this process: {verdict}")
+
+
+def _check_start_method(loader: Any) -> None:
+    """Where workers are not forked their arguments are pickled: what cannot be pickled must fail as it does without us."""
+    context = loader.multiprocessing_context
+    method = context.get_start_method() if context is not None else multiprocessing.get_start_method(allow_none=True)
+    if method is None:
+        method = multiprocessing.get_all_start_methods()[0]
+    if method != "fork":
+        raise Unfit(f"its workers are started by {method}, not by fork")
+
+
+def _check_memory(needed: int) -> None:
+    allowed = share_bytes(_MEMORY_SHARE)
+    if allowed is not None and needed > allowed:
+        available = allowed / _MEMORY_SHARE
+        raise Unfit(f"too little memory: its batches on their way take {needed / 1e9:.2f} GB, {available / 1e9:.2f} GB are available")
+
+
+def _threads(workers: int, engine: Engine) -> int:
+    if engine.serial:
+        return 0
+    cores = find_limits().cores
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    cores = max(1, cores // max(1, int(ranks) if ranks.isdecimal() else 1))
+    if not workers:
+        return cores if engine.ahead and cores > 1 else 0
+    return min(workers, cores) if engine.ahead else 1
+
+
+def _ahead(loader: Any, engine: Engine, threads: int) -> int:
+    if not loader.num_workers:
+        return max(2, threads)
+    asked = max(1, loader.num_workers * (loader.prefetch_factor or 2))
+    return min(asked, max(2, 2 * threads)) if engine.ahead else min(asked, 2)
+
+
+def _grain(engine: Engine, batch: int, row_bytes: int, threads: int) -> int:
+    if engine.ahead:
+        return max(1, min(8, batch // max(1, 2 * threads)))
+    return max(1, min(batch, _CHUNK_BYTES // row_bytes)) if row_bytes * batch > 4 * _CHUNK_BYTES else batch
+
+
+def _reads_ahead(sampler: Any) -> bool:
+    if type(sampler) is loading.RandomSampler:
+        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return True
+
+
+def _batch_size(loader: Any) -> int:
+    size = loader.batch_size if loader.batch_size is not None else getattr(loader.batch_sampler, "batch_size", None)
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def _bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    count = dtype.itemsize
+    for size in shape:
+        count *= size
+    return count
+
+
+def _accelerator() -> bool:
+    # 2.5 has no torch.accelerator, and knows CUDA only.
+    accelerator = getattr(torch, "accelerator", None)
+    return bool(accelerator.is_available()) if accelerator is not None else torch.cuda.is_available()
+
+
+def _place(function: Any) -> str:
+    try:
+        code = inspect.unwrap(function).__code__
+    except AttributeError:
+        return ""
+    return f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"

@@ -1,0 +1,135 @@
+"""Hostile scripts, each run plainly and with STOKER_BOOST=exact: the same words, the same exit, the same frames of the script's own code."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts_boost"
+TOGETHER = ("errors", "edits", "keeps", "threads", "loaders")
+"""Files whose cases run one after the other in one process; those of endings.py have a process each."""
+LIMIT_S = 900
+
+
+@dataclass(kw_only=True)
+class Ended:
+    """What is seen of a script from outside."""
+
+    code: int
+    out: str
+    err: str
+    counts: dict[str, int]
+    """Replayed batches by case."""
+
+
+def run(script: str, case: str, folder: Path, *, boosted: bool, **more: str) -> Ended:
+    """Run one script in an empty folder of its own."""
+    place = folder / ("boosted" if boosted else "plain")
+    place.mkdir(parents=True)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER", "CASE"))}
+    settings = {"STOKER_BOOST": "exact"} if boosted else {}
+    environment = {**kept, **settings, "CASE_COUNTS": str(place / "counts"), "CASE_PACE": "any", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), case, "w"]
+    done = subprocess.run(command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
+    lines = (place / "counts").read_text().split("\n") if (place / "counts").exists() else []
+    return Ended(code=done.returncode, out=done.stdout, err=done.stderr, counts={name: int(count) for name, count in map(str.split, filter(None, lines))})
+
+
+def cases(script: str) -> list[str]:
+    """Names of the cases of a script, in order."""
+    tree = ast.parse((SCRIPTS / f"{script}.py").read_text())
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and any(getattr(mark, "id", "") == "case" for mark in node.decorator_list)]
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """What was printed, by case."""
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("== "):
+            current = found.setdefault(line[3:], [])
+        else:
+            current.append(line)
+    return found
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> functools._lru_cache_wrapper[tuple[Ended, Ended]]:
+    """Both runs of a script of many cases, made once."""
+
+    def made(script: str) -> tuple[Ended, Ended]:
+        folder = tmp_path_factory.mktemp(script)
+        return run(script, "all", folder, boosted=False), run(script, "all", folder, boosted=True)
+
+    return functools.cache(made)
+
+
+def first_difference(plain: list[str], boosted: list[str]) -> str:
+    """Return the first line in which the two differ."""
+    for number, (one, other) in enumerate(zip(plain, boosted)):
+        if one != other:
+            words = [(a, b) for a, b in zip(one.split(" "), other.split(" ")) if a != b][:2]
+            return f"line {number}:\n plain {one[:600]}\n boost {other[:600]}\n first words that differ: {words}"
+    return "" if len(plain) == len(boosted) else f"{len(plain)} lines plainly, {len(boosted)} boosted: {(plain + boosted)[-1][:300]}"
+
+
+@pytest.mark.parametrize(("script", "case"), [(script, case) for script in TOGETHER for case in cases(script)])
+def test_case(both: functools._lru_cache_wrapper[tuple[Ended, Ended]], script: str, case: str) -> None:
+    plain, boosted = both(script)
+    one, other = sections(plain.out).get(case), sections(boosted.out).get(case)
+    assert one is not None, f"the plain run never came here: exit {plain.code}\n{plain.err[-2000:]}"
+    assert other is not None, f"the boosted run never came here: exit {boosted.code}\n{boosted.err[-2000:]}"
+    assert not (difference := first_difference(one, other)), difference
+
+
+@pytest.mark.parametrize("script", TOGETHER)
+def test_nothing_of_boost_broke(both: functools._lru_cache_wrapper[tuple[Ended, Ended]], script: str) -> None:
+    plain, boosted = both(script)
+    assert (plain.code, boosted.code) == (0, 0), boosted.err[-2000:]
+    complaints = [line for line in boosted.err.splitlines() if line.startswith("stoker boost: ") and "failed" in line]
+    assert not complaints
+
+
+@pytest.mark.parametrize("script", TOGETHER)
+def test_replay_was_at_work(both: functools._lru_cache_wrapper[tuple[Ended, Ended]], script: str) -> None:
+    _, boosted = both(script)
+    idle = [case for case in cases(script) if not boosted.counts.get(case)]
+    assert set(idle) <= DECLINED[script], f"not one batch was replayed in {sorted(set(idle) - DECLINED[script])}"
+
+
+DECLINED: dict[str, set[str]] = {script: set() for script in TOGETHER}
+"""Cases in which boost has nothing to do, or stands aside."""
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+_PROCESS = re.compile(r"(pid|PID|process) \d+")
+
+
+def seen(text: str) -> list[str]:
+    """Return the script's own frames and the lines that are no frames: what somebody reads who looks for a mistake."""
+    lines = []
+    for line in text.splitlines():
+        mine = line.lstrip().startswith('File "') and "scripts_boost" in line
+        words = not line.startswith((" ", "Traceback", "stoker boost: ", "Stack (most recent")) and line.strip()
+        if mine or words:
+            lines.append(_PROCESS.sub("process", _ADDRESS.sub("0x", line)))
+    return lines
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("case", cases("endings"))
+def test_ending(tmp_path: Path, case: str, workers: str) -> None:
+    plain = run("endings", case, tmp_path, boosted=False, CASE_WORKERS=workers)
+    boosted = run("endings", case, tmp_path, boosted=True, CASE_WORKERS=workers, STOKER_BOOST_REPORT="report.json")
+    assert boosted.code == plain.code, f"{plain.err[-1500:]}\n--- boosted\n{boosted.err[-1500:]}"
+    assert not (difference := first_difference(plain.out.splitlines(), boosted.out.splitlines())), difference
+    assert seen(boosted.err) == seen(plain.err)

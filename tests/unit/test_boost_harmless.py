@@ -13,7 +13,7 @@ import time
 import types
 from argparse import Namespace
 from collections import defaultdict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ FILE = sys.stderr
 
 class Settings:
     scale = 2.0
-    seen: list[int] = []
+    seen: ClassVar[list[int]] = []
 
     @staticmethod
     def double(x: Any) -> Any:
@@ -243,7 +243,6 @@ STILL = {
     "module": Invert(),
     "sequential": nn.Sequential(Invert(), nn.ReLU()),
     "compose": transforms.Compose([transforms.ToTensor(), transforms.Lambda(lambda x: x * 2)]),
-    "either": Either(transforms.ToTensor()).__class__.__call__.__get__(Namespace(ways=[], first=None)) if False else Settings.double,
 }
 DRAWING = {
     "seed_worker": seed_worker,
@@ -352,8 +351,93 @@ def through_a_dict(x: Any) -> Any:
     return x
 
 
+def through_a_constructor(x: Any) -> Any:
+    dict(a=COLOURS)["a"].append(x)  # noqa: C408
+    return x
+
+
+def through_a_bound_method(x: Any) -> Any:
+    mine: list[Any] = []
+    for _ in map(mine.append, [COLOURS]):
+        mine[0].append(x)
+    return x
+
+
+def through_varargs(x: Any) -> Any:
+    def first(*rest: Any) -> Any:
+        return rest[0]
+
+    first(COLOURS).append(x)
+    return x
+
+
+def first_of(*rest: Any) -> Any:
+    return rest[0]
+
+
+def through_a_global(x: Any) -> Any:
+    first_of(COLOURS).append(x)
+    return x
+
+
+def by_unpacking(x: Any) -> Any:
+    mine, *_ = [COLOURS, x]
+    mine.clear()
+    return x
+
+
+def by_deleting(x: Any) -> Any:
+    del COLOURS[0]
+    return x
+
+
+def as_loop_target(x: Any) -> Any:
+    for COLOURS[0] in x:
+        pass
+    return x
+
+
+def by_conditional(x: Any) -> Any:
+    (x if x is None else COLOURS).append(1)
+    return x
+
+
+def by_alias(x: Any) -> Any:
+    mine: list[Any] = []
+    same = mine
+    same.append(HISTORY)
+    mine[0].append(x)
+    return x
+
+
+def by_augmented_alias(x: Any) -> Any:
+    mine: list[Any] = []
+    same = mine
+    same += [HISTORY]
+    mine[0].append(x)
+    return x
+
+
+def by_hidden_holder(x: Any) -> Any:
+    mine: list[Any] = []
+    (mine if x is None else mine).append(HISTORY)  # noqa: RUF034
+    mine[0].append(x)
+    return x
+
+
+def put(place: Any, what: Any) -> None:
+    place.append(what)
+
+
+def by_callee(x: Any) -> Any:
+    mine: list[Any] = []
+    put(mine, HISTORY)
+    mine[0].append(x)
+    return x
+
+
 def shadowed_by_comprehension(x: Any) -> Any:
-    _ = [log for log in [[1]]]
+    _ = [log for log in [[1]]]  # noqa: C416
     log.append(x)
     return x
 
@@ -491,6 +575,19 @@ class Operator:
 OPERATOR = Operator()
 
 
+class Iterable:
+    def __iter__(self) -> Any:
+        HISTORY.append(1)
+        return iter(())
+
+    def keys(self) -> Any:
+        HISTORY.append(1)
+        return ()
+
+
+ITERABLE = Iterable()
+
+
 class Norm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -534,7 +631,7 @@ SEEN = {
     "print by builtins": lambda x: builtins.print(x),
     "vars": lambda x: vars(Settings),
     "globals": lambda x: globals().update(total=1),
-    "setattr": lambda x: setattr(Settings, "scale", 3),  # noqa: B010
+    "setattr": lambda x: setattr(Settings, "scale", 3),
     "class attribute": lambda x: Settings.seen.append(1),
     "class method": Settings.counting,
     "dunder": lambda x: x.__class__.__init__(x),
@@ -584,6 +681,27 @@ SEEN = {
     "in_a_loop": in_a_loop,
     "through_a_list": through_a_list,
     "through_a_dict": through_a_dict,
+    "constructor": through_a_constructor,
+    "bound method": through_a_bound_method,
+    "varargs": through_varargs,
+    "varargs of a global": through_a_global,
+    "unpacking": by_unpacking,
+    "deleting": by_deleting,
+    "loop target": as_loop_target,
+    "conditional": by_conditional,
+    "from keys": lambda x: {}.fromkeys([1], COLOURS)[1].append(x),
+    "either of two": lambda x: (HISTORY or COLOURS).append(x),
+    "alias of a list": by_alias,
+    "augmented alias": by_augmented_alias,
+    "hidden holder": by_hidden_holder,
+    "callee": by_callee,
+    "starred": lambda x: [*ITERABLE],
+    "starred call": lambda x: max(*ITERABLE),
+    "double starred": lambda x: {**ITERABLE},
+    "in": lambda x: x in ITERABLE,
+    "len": lambda x: len(ITERABLE),
+    "format": lambda x: f"{ITERABLE}",
+    "private module": lambda x: random._os.getpid(),
     "shadowed": shadowed_by_comprehension,
     "inner_function": inner_function,
     "inner_result": inner_result,

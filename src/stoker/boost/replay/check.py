@@ -14,7 +14,7 @@ from stoker.boost.replay.crew import Job
 from stoker.boost.replay.engine import Room
 from stoker.boost.replay.plainly import fetched, same
 from stoker.boost.replay.plan import Plan
-from stoker.boost.replay.rooms import Rooms
+from stoker.boost.replay.rooms import Rooms, handed
 from stoker.boost.replay.stream import Stream
 from stoker.host import find_limits
 
@@ -78,7 +78,7 @@ class Check:
         room = self._made(stream, index, rows)
         if not stream.stands_at(after):
             return "the random state after a batch differs from PyTorch's"
-        reason = same([tensor[:rows] for tensor in data] if isinstance(data, list) else data, [tensor[:rows] for tensor in room.tensors])
+        reason = same([tensor[:rows] for tensor in data] if isinstance(data, list) else data, handed([tensor[:rows] for tensor in room.tensors]))
         if reason is not None:
             return f"a batch differs from PyTorch's: {reason}"
         self._left -= 1
@@ -116,7 +116,7 @@ class Check:
         room = self._made(job.stream, job.index[:count], count)
         if not job.stream.stands_at(after):
             return "a worker's random state after some samples differs from PyTorch's"
-        reason = same(data, list(room.tensors))
+        reason = same(data, handed(room.tensors))
         if reason is not None:
             return f"the first samples differ from PyTorch's: {reason}"
         self._count(plain_s, self._timed(job.stream, before, job.index[:count], count), count)

@@ -17,12 +17,17 @@ import numpy as np
 import torch
 
 from stoker.boost.replay import harmless_names as names
+from stoker.boost.replay.harmless_expressions import Refused
 from stoker.boost.replay.harmless_source import NotFound, trees
-from stoker.boost.replay.harmless_values import GIVEN, MADE, SHARED, TENSOR, Value, data, of
-from stoker.boost.replay.harmless_walk import Refused, Walk
+from stoker.boost.replay.harmless_values import ATOMS, GIVEN, MADE, SHARED, TENSOR, Value, data, of
+from stoker.boost.replay.harmless_walk import Walk
 
 _ABSENT = object()
 _MOST_FUNCTIONS = 200
+_COUNTS = ("len", "float", "int", "bool", "str", "isinstance", "issubclass", "hash", "abs")
+"""What gives a number or a text, whatever it is given."""
+_PASSES_ON = ("list", "tuple", "set", "frozenset", "sorted", "reversed", "enumerate", "zip", "iter", "next", "min", "max", "sum")
+"""What gives numbers and texts, one or many, when it is given many."""
 _MODULE_CALLS = tuple(getattr(torch.nn.Module, name) for name in ("__call__", "_call_impl", "_wrapped_call_impl", "__getattr__"))
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -121,7 +126,7 @@ class _Reading:
         if isinstance(callee, types.FunctionType):
             return self._function(callee, values, keywords)
         if isinstance(callee, type) or names.module_of(type(callee)) == "builtins":
-            raise Refused(f"calls {getattr(callee, '__qualname__', repr(callee))}")
+            raise Refused(f"calls {getattr(callee, '__qualname__', None) or type(callee).__name__}")
         return self._object(callee, values, keywords)
 
     # --- live objects -------------------------------------------------------------------------------------------------
@@ -147,7 +152,9 @@ class _Reading:
         self._check_outputs(callee, library, values, keywords)
         if library in ("numpy.array", "torch.tensor") and not keywords.keys() - {"dtype"}:
             return Value()
-        return Value(worst.kind) if short not in ("len", "float", "int", "bool", "str", "isinstance", "hash", "abs") else Value()
+        if short in _COUNTS:
+            return Value()
+        return Value(SHARED if worst.kind == ATOMS and short not in _PASSES_ON else worst.kind)
 
     def _check_outputs(self, callee: Any, library: str, values: list[Value], keywords: dict[str, Value]) -> None:
         """Refuse calls that may write into something of others: an `out` by position, `inplace`."""
@@ -268,6 +275,8 @@ class _Reading:
     # --- functions ----------------------------------------------------------------------------------------------------
 
     def _function(self, function: types.FunctionType, values: list[Value], keywords: dict[str, Value]) -> Value:
+        if names.closed(function):
+            raise Refused(f"calls {function.__module__}.{function.__qualname__}")
         arguments = _bound(function, values, keywords)
         key = (function, tuple((name, value.kind, tuple(map(id, value.others))) for name, value in arguments.items()))
         if key in self._results:
@@ -305,7 +314,7 @@ def _bound(function: types.FunctionType, values: list[Value], keywords: dict[str
     for one in parameters:
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             # A container of its own; objects in it are met when it is gone through.
-            found[one.name] = Value(rest.kind, (list(rest.others),) if rest.others else ())
+            found[one.name] = Value(rest.held().kind, (list(rest.others),) if rest.others else ())
         else:
             found[one.name] = first.get(one.name) or (arguments[one.name] | rest if one.name in arguments else rest)
     return found

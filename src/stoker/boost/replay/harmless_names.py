@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import os
 import re
 import sys
 import types
@@ -57,8 +58,21 @@ _TORCH = _words(
     tensordot unique unique_consecutive unravel_index
     """
 )
-_TORCH_NOT = re.compile(r"^_|^from_file$|^set_|^cudnn|^miopen|^mkldnn|^fbgemm|^init|^resize_as|^batch_norm|^instance_norm|^native_batch|^import")
-_FUNCTIONAL_NOT = frozenset({"batch_norm", "instance_norm", "handle_torch_function", "has_torch_function", "boolean_dispatch", "assert_int_or_pair"})
+_TORCH_NOT = re.compile(
+    r"^_|^from_file$|^set_|^cudnn|^miopen|^mkldnn|^fbgemm|^init|^resize_as|^batch_norm|^embedding|^instance_norm|^native_batch|^import"
+)
+_FUNCTIONAL_NOT = frozenset(
+    {
+        "batch_norm",
+        "instance_norm",
+        "embedding",
+        "embedding_bag",
+        "handle_torch_function",
+        "has_torch_function",
+        "boolean_dispatch",
+        "assert_int_or_pair",
+    }
+)
 _PIL = {
     "PIL.Image": _words("alpha_composite blend composite eval fromarray frombuffer frombytes merge new linear_gradient radial_gradient"),
     "PIL.ImageOps": _words(
@@ -72,6 +86,7 @@ _PIL = {
 }
 _VISION = ("torchvision.transforms.functional", "torchvision.transforms.v2.functional", "torchvision.transforms._functional_tensor")
 
+_STANDARD = str(Path(os.__file__).parent) + os.sep
 _MODULES = (
     *("builtins", "math", "random", "numpy", "numpy.random", "numpy.linalg", "numpy.fft"),
     *("torch", "torch.nn.functional", *_PIL, *_VISION),
@@ -158,7 +173,8 @@ def library(obj: Any) -> str | None:
         if isinstance(obj, np.ufunc):
             return f"numpy.{obj.__name__}"
         for module in _MODULES:
-            if (name := _names(module).get(id(obj))) is not None and _genuine(obj, module):
+            name, known = _names(module).get(id(obj), ("", None))
+            if name and known is obj and _genuine(obj, module):
                 return f"{module}.{name}"
         if isinstance(obj, type):
             return _class(obj)
@@ -167,6 +183,15 @@ def library(obj: Any) -> str | None:
     except Exception:
         return None
     return "torch.Tensor" if isinstance(obj, type(torch.FloatTensor)) else None
+
+
+def closed(function: types.FunctionType) -> bool:
+    """Return whether a function is a library's inside: what may be called of those libraries is listed, and their sources are not read."""
+    top = str(function.__module__).partition(".")[0]
+    filename = function.__code__.co_filename
+    if top in ("torch", "numpy", "PIL"):
+        return _inside(filename, top)
+    return top in sys.stdlib_module_names and filename.startswith(_STANDARD) and "-packages" not in filename
 
 
 def own_class(kind: type, package: str) -> bool:
@@ -211,16 +236,16 @@ def _inside(filename: str, module: str) -> bool:
     return Path(filename).resolve() == home if home.name != "__init__.py" else home.parent in Path(filename).resolve().parents
 
 
-def _names(module: str) -> dict[int, str]:
+def _names(module: str) -> dict[int, tuple[str, Any]]:
     found = sys.modules.get(module)
     return {} if found is None else _table(module, len(vars(found)))
 
 
 @functools.cache
-def _table(module: str, _: int) -> dict[int, str]:
+def _table(module: str, _: int) -> dict[int, tuple[str, Any]]:
     """Return the names of a module's functions that may be called, by identity; made anew when the module has grown."""
     found = vars(sys.modules[module])
-    return {id(obj): name for name, obj in found.items() if callable(obj) and _allowed(module, name, obj)}
+    return {id(obj): (name, obj) for name, obj in found.items() if callable(obj) and _allowed(module, name, obj)}
 
 
 def _allowed(module: str, name: str, obj: Any) -> bool:

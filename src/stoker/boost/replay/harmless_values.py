@@ -36,6 +36,10 @@ class Value:
         """Whether it is nothing at all: None, or no value yet."""
         return not (self.others or self.solid or self.calls)
 
+    def held(self) -> Value:
+        """What is known of a new container that may hold it."""
+        return Value(SHARED if self.kind >= TENSOR else self.kind, self.others)
+
     def __or__(self, other: Value) -> Value:
         if self.void or other.void:
             return other if self.void else self
@@ -83,6 +87,8 @@ def data(obj: Any) -> int | None:
 def _inside(items: Any, least: int) -> int | None:
     if len(items) > _MOST:
         return None
+    if not items and least == ATOMS:
+        return SHARED  # nobody knows what it will hold
     worst = MADE
     for kind in {type(item) for item in items} - set(_ATOMS):
         for item in items:

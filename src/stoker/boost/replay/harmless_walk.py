@@ -1,86 +1,30 @@
-"""One function read line by line: every name, attribute, call and assignment in it, and where the values come from."""
+"""One function read line by line: every statement in it, until what is known of its variables changes no more."""
 
 from __future__ import annotations
 
 import ast
-import builtins
-import types
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from stoker.boost.replay import harmless_names as names
+from stoker.boost.replay.harmless_expressions import NOTHING, Expressions, Refused, shown
+from stoker.boost.replay.harmless_scopes import Scope, assigned
 from stoker.boost.replay.harmless_source import Function
-from stoker.boost.replay.harmless_values import ATOMS, MADE, SHARED, TENSOR, Value, of
+from stoker.boost.replay.harmless_values import SHARED, Value
 
 _PASSES = 8
-_NOTHING = Value()
-_ABSENT = object()
-_INERT = (list, tuple, dict, type, types.FunctionType, types.BuiltinFunctionType)
-"""What operators do nothing of their own with."""
 
 
-class Refused(Exception):
-    """One clause on what somebody else could see."""
-
-
-class Judge(Protocol):
-    """What decides about live objects: `harmless.py`."""
-
-    def called(self, callee: Any, values: list[Value], keywords: dict[str, Value]) -> Value:
-        """Return what calling a live object gives. Raises Refused."""
-        ...
-
-    def handed(self, value: Value) -> None:
-        """Something of a library gets this value, and may call it with anything. Raises Refused."""
-        ...
-
-    def attribute(self, obj: Any, name: str) -> Value:
-        """Return what an attribute of a live object is. Raises Refused."""
-        ...
-
-    def read(self, space: Any, name: str, obj: Any) -> None:
-        """Keep that the code reads a variable that lives outside of it."""
-        ...
-
-    def draw(self, name: str) -> None:
-        """Keep that something that may draw is used."""
-        ...
-
-
-class Scope:
-    """The variables of a function, a lambda or a comprehension."""
-
-    def __init__(self, outer: Scope | None, locals_: set[str], *, comprehension: bool = False) -> None:
-        self.outer, self.locals, self.comprehension = outer, locals_, comprehension
-        self.values: dict[str, Value] = {}
-
-    def find(self, name: str) -> Scope | None:
-        scope: Scope | None = self
-        while scope is not None and name not in scope.locals:
-            scope = scope.outer
-        return scope
-
-
-class Walk:
-    """The reading of one function for arguments of known kinds."""
-
-    def __init__(self, judge: Judge, function: types.FunctionType, tree: Function) -> None:
-        self._judge, self._function, self._tree = judge, function, tree
-        cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
-        self._cells = dict(cells)
-        parts = function.__qualname__.split(".")
-        self._class = parts[-2].lstrip("_") if len(parts) > 1 and parts[-2] != "<locals>" else ""
-        self._returned = _NOTHING
-        self._scope = Scope(None, set())
-        self._inner: dict[int, Scope] = {}
+class Walk(Expressions):
+    """The reading of one function."""
 
     def result(self, arguments: dict[str, Value]) -> Value:
         """Return what the function returns. Raises Refused."""
-        self._scope = Scope(None, _assigned(self._tree) | set(arguments))
+        self._scope = Scope(None, assigned(self._tree) | set(arguments))
         self._scope.values.update(arguments)
         for _ in range(_PASSES):
             before = self._state()
-            self._body(self._tree)
+            self.body(self._tree)
             if self._state() == before:
                 return self._returned
         raise Refused("is too entangled to follow")
@@ -90,7 +34,7 @@ class Walk:
         values = [self._returned, *(value for scope in scopes for value in scope.values.values())]
         return [(value.kind, len(value.others), value.only_dtype, value.calls) for value in values]
 
-    def _body(self, tree: Function) -> None:
+    def body(self, tree: Function) -> None:
         if isinstance(tree, ast.Lambda):
             self._returned |= self.value(tree.body)
             return
@@ -102,7 +46,7 @@ class Walk:
     def _statement(self, node: ast.stmt) -> None:
         handler = _STATEMENTS.get(type(node))
         if handler is None:
-            raise Refused(f"has {_shown(node)} in it")
+            raise Refused(f"has {shown(node)} in it")
         handler(self, node)
 
     def _all(self, statements: list[ast.stmt]) -> None:
@@ -128,6 +72,8 @@ class Walk:
         if isinstance(node.target, ast.Name):
             old = self._operand(node.target)
             self._change(old, node.target.id)
+            if value.kind == SHARED or value.others:
+                self._absorb(node.target, value)
             self._store(node.target, old | value)
         else:
             self._store(node.target, value)
@@ -148,7 +94,7 @@ class Walk:
             if handler.type is not None:
                 self.value(handler.type)
             if handler.name is not None:
-                self._set(handler.name, _NOTHING)
+                self._set(handler.name, NOTHING)
             self._all(handler.body)
         self._all(node.orelse)
         self._all(node.finalbody)
@@ -156,7 +102,7 @@ class Walk:
     def _with(self, node: Any) -> None:
         for item in node.items:
             call = item.context_expr
-            callee = self.value(call.func) if isinstance(call, ast.Call) and not call.args and not call.keywords else _NOTHING
+            callee = self.value(call.func) if isinstance(call, ast.Call) and not call.args and not call.keywords else NOTHING
             if item.optional_vars is not None or not callee.others or not all(map(_no_gradients, callee.others)):
                 raise Refused("enters a context with `with`")
         self._all(node.body)
@@ -174,7 +120,7 @@ class Walk:
     def _delete(self, node: Any) -> None:
         for target in node.targets:
             if not isinstance(target, ast.Name):
-                self._store(target, _NOTHING)
+                self._store(target, NOTHING)
 
     def _define(self, node: Any) -> None:
         if node.decorator_list:
@@ -184,336 +130,9 @@ class Walk:
     def _pass(self, node: Any) -> None:
         return
 
-    # --- stores -------------------------------------------------------------------------------------------------------
-
-    def _store(self, target: ast.expr, value: Value) -> None:
-        if isinstance(target, ast.Name):
-            self._set(target.id, value)
-        elif isinstance(target, (ast.Tuple, ast.List)):
-            for part in target.elts:
-                self._store(part, self._element(value))
-        elif isinstance(target, ast.Starred):
-            self._store(target.value, value)
-        elif isinstance(target, (ast.Attribute, ast.Subscript)):
-            base = self.value(target.value)
-            self._change(base, ast.unparse(target))
-            if isinstance(target, ast.Subscript):
-                self._operand(target.slice)
-            self._absorb(target.value, value)
-        else:
-            raise Refused(f"assigns to {ast.unparse(target)}")
-
-    def _set(self, name: str, value: Value) -> None:
-        scope = self._scope.find(name)
-        if scope is None:
-            raise Refused(f"assigns to {name}, which is not its own")
-        scope.values[name] = scope.values[name] | value if name in scope.values else value
-
-    def _change(self, value: Value, what: str) -> None:
-        if value.others:
-            raise Refused(f"changes {what}, which lives on outside of it")
-        if value.kind >= TENSOR:
-            raise Refused(f"changes {what}, which others hold")
-
-    def _absorb(self, holder: ast.expr, value: Value) -> None:
-        """What is put into a container is in it from then on."""
-        while isinstance(holder, (ast.Attribute, ast.Subscript, ast.Call)):
-            holder = holder.func if isinstance(holder, ast.Call) else holder.value
-        if isinstance(holder, ast.Name) and self._scope.find(holder.id) is not None:
-            self._set(holder.id, Value(max(value.kind, MADE), value.others))
-
-    # --- expressions --------------------------------------------------------------------------------------------------
-
-    def value(self, node: ast.expr) -> Value:
-        """Return what is known of an expression's value. Raises Refused."""
-        handler = _EXPRESSIONS.get(type(node))
-        if handler is None:
-            raise Refused(f"has {_shown(node)} in it")
-        return handler(self, node)
-
-    def _operand(self, node: ast.expr) -> Value:
-        """A value on which an operator works: data only, for an operator of somebody's class may do anything."""
-        value = self.value(node)
-        for other in value.others:
-            if type(other) not in _INERT:
-                raise Refused(f"works on {ast.unparse(node)}, a {type(other).__name__}")
-        return value
-
-    def _constant(self, node: Any) -> Value:
-        return _NOTHING
-
-    def _name(self, node: Any) -> Value:
-        scope = self._scope.find(node.id)
-        if scope is not None:
-            return scope.values.get(node.id, _NOTHING)
-        if node.id in self._cells:
-            try:
-                obj = self._cells[node.id].cell_contents
-            except ValueError:
-                raise Refused(f"reads {node.id}, which has no value yet") from None
-            self._judge.read(self._cells[node.id], "cell_contents", obj)
-            return of(obj)
-        space = self._function.__globals__
-        obj = space.get(node.id, _ABSENT)
-        if obj is _ABSENT:
-            obj = getattr(builtins, node.id, _ABSENT)
-        else:
-            self._judge.read(space, node.id, obj)
-        if obj is _ABSENT:
-            raise Refused(f"reads {node.id}, which has no value yet")
-        return of(obj)
-
-    def _attribute(self, node: Any) -> Value:
-        base, name = self.value(node.value), node.attr
-        if name.startswith("__") and not name.endswith("__") and self._class:
-            name = f"_{self._class}{name}"
-        found: Value | None = None
-        for other in base.others:
-            if type(other) in (list, tuple, dict):
-                raise Refused(f"uses {ast.unparse(node)}, of a container of objects")
-            one = self._judge.attribute(other, name)
-            found = one if found is None else found | one
-        if found is not None and not base.solid:
-            return found
-        if name not in names.MEMBERS:
-            raise Refused(f"uses {ast.unparse(node)}")
-        if names.writes(name, tensor=False):
-            raise Refused(f"hands {ast.unparse(node)} on")
-        self._judge.draw(name)
-        kept = Value(base.kind)
-        return kept if found is None else found | kept
-
-    def _subscript(self, node: Any) -> Value:
-        self._operand(node.slice)
-        base = self.value(node.value)
-        for other in base.others:
-            if type(other) not in (list, tuple, dict):
-                raise Refused(f"uses {ast.unparse(node)}, of a {type(other).__name__}")
-        return self._element(base)
-
-    def _element(self, value: Value) -> Value:
-        """What iterating or indexing gives."""
-        found = Value(MADE if value.kind == ATOMS else value.kind, solid=value.solid)
-        for other in value.others:
-            items = _items(other)
-            if items is None:
-                raise Refused(f"goes through a {type(other).__name__}")
-            for item in items:
-                found |= of(item)
-        return found
-
-    def _call(self, node: Any) -> Value:
-        positional = [self.value(one.value if isinstance(one, ast.Starred) else one) for one in node.args]
-        keywords = {one.arg or "**": self.value(one.value) for one in node.keywords}
-        self._check_keywords(node, keywords)
-        starred = any(isinstance(one, ast.Starred) for one in node.args) or "**" in keywords
-        if isinstance(node.func, ast.Name) and self._scope.find(node.func.id) is None and node.func.id in ("getattr", "super"):
-            return self._lookup(node)
-        if isinstance(node.func, ast.Attribute):
-            method = self._method(node, positional, keywords)
-            if method is not None:
-                return method
-        callee = self.value(node.func)
-        if callee.void:
-            return callee
-        if not callee.calls and (callee.kind != MADE or not callee.others):
-            raise Refused(f"calls {ast.unparse(node.func)}, which could be anything")
-        given = _worst([*positional, *keywords.values()])
-        if callee.calls and callee.kind == MADE and (given.kind >= TENSOR or given.others):
-            raise Refused(f"hands what others hold to {ast.unparse(node.func)}")
-        result = Value(max(given.kind, callee.kind)) if callee.calls else Value(solid=False)
-        if starred:
-            positional, keywords = [self._element(given) | given], {"**": given}
-        for other in callee.others:
-            result |= self._judge.called(other, positional, keywords)
-        return result
-
-    def _check_keywords(self, node: ast.Call, keywords: dict[str, Value]) -> None:
-        for keyword in node.keywords:
-            if keyword.arg == "out":
-                self._change(keywords["out"], "what is given as out=")
-            if keyword.arg == "device" and not (isinstance(keyword.value, ast.Constant) and keyword.value.value in (None, "cpu")):
-                is_own = isinstance(keyword.value, ast.Attribute) and keyword.value.attr == "device"
-                if not is_own or self.value(keyword.value.value).others:  # type: ignore[attr-defined]
-                    raise Refused("chooses a device")
-            if keyword.arg == "inplace" and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False):
-                for value in [*map(self.value, node.args[:1]), *(keywords[one] for one in keywords if one in ("input", "tensor", "img"))]:
-                    self._change(value, "what it is given")
-
-    def _method(self, node: ast.Call, positional: list[Value], keywords: dict[str, Value]) -> Value | None:
-        """Return what a method of data gives; None when it is called on a live object."""
-        assert isinstance(node.func, ast.Attribute)
-        base, name = self.value(node.func.value), node.func.attr
-        if base.others:
-            if base.solid:
-                raise Refused(f"calls {ast.unparse(node.func)}, which could be anything")
-            return None
-        if name not in names.MEMBERS:
-            raise Refused(f"calls {ast.unparse(node.func)}")
-        if name in ("to", "type") and not all(value.only_dtype for value in [*positional, *keywords.values()]):
-            raise Refused(f"calls {ast.unparse(node)}, which may choose a device")
-        self._judge.draw(name)
-        if names.writes(name, tensor=base.kind == TENSOR):
-            self._change(base, ast.unparse(node.func.value))
-        given = _worst([*positional, *keywords.values()])
-        if any(value.kind >= TENSOR for value in positional[1:]):
-            raise Refused(f"hands what others hold to {ast.unparse(node.func)}, which may write into it")
-        for value in [*positional, *keywords.values()]:
-            self._judge.handed(value)
-        if names.writes(name, tensor=False):
-            self._absorb(node.func.value, given)
-        if name in ("clone", "item", "tolist", "sum", "mean"):
-            return _NOTHING
-        return Value(max(base.kind, given.kind))
-
-    def _lookup(self, node: ast.Call) -> Value:
-        assert isinstance(node.func, ast.Name)
-        fixed = node.args[1] if len(node.args) in (2, 3) and not node.keywords else None
-        genuine = node.func.id == "getattr" and "getattr" not in {**self._function.__globals__, **self._cells}
-        if genuine and isinstance(fixed, ast.Constant) and isinstance(fixed.value, str):
-            found = self._attribute(ast.Attribute(value=node.args[0], attr=fixed.value, ctx=ast.Load()))
-            return found | self.value(node.args[2]) if len(node.args) == 3 else found
-        raise Refused(f"calls {ast.unparse(node)}")
-
-    def _operation(self, node: Any) -> Value:
-        parts = [self._operand(part) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]
-        worst = _worst(parts)
-        if isinstance(node, ast.BoolOp):
-            return worst
-        # Adding lists gives a list of the same elements; of tensors and numbers it gives new ones.
-        return Value(SHARED, worst.others) if worst.kind == SHARED or worst.others else _NOTHING
-
-    def _compare(self, node: Any) -> Value:
-        if all(isinstance(one, (ast.Is, ast.IsNot)) for one in node.ops):
-            for part in (node.left, *node.comparators):
-                self.value(part)
-            return _NOTHING
-        return self._operation(node)
-
-    def _either(self, node: Any) -> Value:
-        self._operand(node.test)
-        return self.value(node.body) | self.value(node.orelse)
-
-    def _display(self, node: Any) -> Value:
-        parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]
-        worst = _worst([self.value(part) for part in parts])
-        if any(isinstance(part, ast.Starred) for part in parts):
-            worst |= self._element(Value(MADE, tuple(one for one in worst.others if type(one) in (list, tuple, dict))))
-        others = tuple(one for one in worst.others if type(one) not in (list, tuple, dict))
-        kind = SHARED if worst.kind == TENSOR else worst.kind
-        return Value(kind, (list(others),) if others else ())
-
-    def _parts(self, node: Any) -> Value:
-        for part in ast.iter_child_nodes(node):
-            if isinstance(part, ast.expr):
-                self._operand(part)
-        return _NOTHING
-
-    def _starred(self, node: Any) -> Value:
-        return self.value(node.value)
-
-    def _walrus(self, node: Any) -> Value:
-        value, scope = self.value(node.value), self._scope
-        while self._scope.comprehension and self._scope.outer is not None:
-            self._scope = self._scope.outer
-        self._set(node.target.id, value)
-        self._scope = scope
-        return value
-
-    def _function_value(self, node: Any) -> Value:
-        """A function inside the function: read for arguments that others hold, so that it may be called with anything."""
-        given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, *filter(None, (node.args.vararg, node.args.kwarg))]
-        for default in [*node.args.defaults, *filter(None, node.args.kw_defaults)]:
-            if self.value(default).others:
-                raise Refused("gives a function inside it an object as default")
-        outer, returned = self._scope, self._returned
-        self._scope = self._inner.setdefault(id(node), Scope(outer, _assigned(node) | {one.arg for one in given}))
-        self._scope.values.update({one.arg: Value(SHARED) for one in given})
-        self._returned = _NOTHING
-        try:
-            self._body(node)
-            if self._returned.others:
-                raise Refused("has a function inside it that returns an object")
-        finally:
-            self._scope, self._returned = outer, returned
-        return Value(SHARED, calls=True)
-
-    def _comprehension(self, node: Any) -> Value:
-        outer = self._scope
-        targets = {name for generator in node.generators for name in _bound(generator.target)}
-        self._scope = self._inner.setdefault(id(node), Scope(outer, targets, comprehension=True))
-        try:
-            for generator in node.generators:
-                if generator.is_async:
-                    raise Refused("is asynchronous")
-                # The first one is evaluated outside; to read it inside would take its own target for an outer name.
-                inside, self._scope = self._scope, outer if generator is node.generators[0] else self._scope
-                source = self.value(generator.iter)
-                self._scope = inside
-                self._store(generator.target, self._element(source))
-                for test in generator.ifs:
-                    self._operand(test)
-            parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-            worst = _worst([self.value(part) for part in parts])
-        finally:
-            self._scope = outer
-        if worst.others:
-            raise Refused("collects objects")
-        return Value(SHARED if worst.kind == TENSOR else worst.kind)
-
-
-def _items(obj: Any) -> Any:
-    if type(obj) in (list, tuple):
-        return obj
-    if type(obj) is dict:
-        return [*obj.keys(), *obj.values()]
-    modules = getattr(obj, "_modules", None)
-    if isinstance(modules, dict) and type(obj).__module__.startswith("torch.nn") and type(obj).__name__ in ("ModuleList", "Sequential"):
-        return list(modules.values())
-    return None
-
 
 def _no_gradients(obj: Any) -> bool:
     return isinstance(obj, type) and obj.__name__ in ("no_grad", "inference_mode") and names.own_class(obj, "torch.autograd.grad_mode")
-
-
-def _worst(values: list[Value]) -> Value:
-    found = Value(max((value.kind for value in values), default=MADE))
-    for value in values:
-        found |= Value(MADE, value.others)
-    return found
-
-
-def _assigned(tree: Any) -> set[str]:
-    """Return the names that a function makes its own: assigned anywhere in it but in functions and comprehensions inside."""
-    arguments = tree.args
-    found = {one.arg for one in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]}
-    for node in _own(tree.body if isinstance(tree.body, list) else [tree.body]):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, (ast.Store, ast.Del)):
-            found.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)) or (isinstance(node, ast.ExceptHandler) and node.name):
-            found.add(str(node.name))
-    return found
-
-
-def _own(nodes: list[Any]) -> Iterator[ast.AST]:
-    for node in nodes:
-        yield node
-        if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            inside = [walrus.target for walrus in ast.walk(node) if isinstance(walrus, ast.NamedExpr)]
-            yield from inside
-            yield from _own([node.generators[0].iter])
-        elif not isinstance(node, (ast.FunctionDef, ast.Lambda, ast.ClassDef)):
-            yield from _own(list(ast.iter_child_nodes(node)))
-
-
-def _bound(target: ast.expr) -> set[str]:
-    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-
-
-def _shown(node: ast.AST) -> str:
-    shown = {ast.Global: "`global`", ast.Nonlocal: "`nonlocal`", ast.Import: "an import", ast.ImportFrom: "an import", ast.ClassDef: "a class"}
-    return shown.get(type(node), f"`{type(node).__name__.lower()}`")
 
 
 _STATEMENTS: dict[type, Callable[[Walk, Any], None]] = {
@@ -534,30 +153,4 @@ _STATEMENTS: dict[type, Callable[[Walk, Any], None]] = {
     ast.Pass: Walk._pass,
     ast.Break: Walk._pass,
     ast.Continue: Walk._pass,
-}
-_EXPRESSIONS: dict[type, Callable[[Walk, Any], Value]] = {
-    ast.Constant: Walk._constant,
-    ast.Name: Walk._name,
-    ast.Attribute: Walk._attribute,
-    ast.Subscript: Walk._subscript,
-    ast.Call: Walk._call,
-    ast.BinOp: Walk._operation,
-    ast.UnaryOp: Walk._operation,
-    ast.BoolOp: Walk._operation,
-    ast.Compare: Walk._compare,
-    ast.IfExp: Walk._either,
-    ast.Tuple: Walk._display,
-    ast.List: Walk._display,
-    ast.Set: Walk._display,
-    ast.Dict: Walk._display,
-    ast.Slice: Walk._parts,
-    ast.JoinedStr: Walk._parts,
-    ast.FormattedValue: Walk._parts,
-    ast.Starred: Walk._starred,
-    ast.NamedExpr: Walk._walrus,
-    ast.Lambda: Walk._function_value,
-    ast.ListComp: Walk._comprehension,
-    ast.SetComp: Walk._comprehension,
-    ast.DictComp: Walk._comprehension,
-    ast.GeneratorExp: Walk._comprehension,
 }

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import time
 from collections import deque
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import numpy as np
 import torch
 from torch._utils import ExceptionWrapper
-from torch.utils.data import _DatasetKind
+from torch.utils.data import _DatasetKind, dataloader
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter, _SingleProcessDataLoaderIter
 
-from stoker.boost import guard
+from stoker.boost import copies, guard
 from stoker.boost.notes import Note
 from stoker.boost.replay import plainly
 from stoker.boost.replay.check import Check
 from stoker.boost.replay.crew import Crew, Job
 from stoker.boost.replay.plan import Plan
-from stoker.boost.replay.rooms import Rooms
+from stoker.boost.replay.rooms import Rooms, handed
 from stoker.boost.replay.snapshot import tensors_of
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.unfit import Unfit
@@ -88,7 +90,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         was_read = bool(self._given)
         index = self._given[0] if was_read else self._next_index()
         count, plain = len(index), True
-        if not self._plain and not self._plan.engine.current():
+        if not self._plain and not (self._plan.engine.current() and torch.get_default_dtype() == torch.float32):
             self._turn_plain("the data set or its transforms were changed while it was iterated", for_good=False)
         if self._plain:
             data = self._own(index)
@@ -130,11 +132,14 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         try:
             index_B = indices(index, len(self._plan.dataset))
             before = self._before()
-            return self._made(index, index_B, was_read), False
+            data = self._made(index, index_B, was_read)
+            if self._plan.pinned:
+                copies.hand_out(*data)
+            return data, False
         except Exception as error:
             if before is not None:
                 before()
-            self._turn_plain(f"a batch could not be made ({type(error).__name__}: {error})")
+            self._turn_plain(_why(error))
         # Outside of the `except`: what the user's code raises must not carry our exception as its context.
         return self._own(index), True
 
@@ -153,7 +158,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         if self._crew is None:
             room = self._rooms.take(engine.shapes(len(index_B)))
             engine.fill(engine.draw(self._stream, index_B), room, 0, len(index_B))
-            return list(room.tensors)
+            return handed(room.tensors)
         if not self._started:
             self._started = True
             self._crew.start()
@@ -162,7 +167,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         self._read_ahead()
         room = self._crew.finish(self._crew.jobs[0])
         self._crew.pop()
-        return list(room.tensors)
+        return handed(room.tensors)
 
     def _job(self, index: Any, index_B: np.ndarray) -> Job:
         job = Job(index=index, index_B=index_B, stream=self._stream)
@@ -274,9 +279,13 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
             try:
                 room = self._serial(job) if self._plan.engine.serial else self._crew.finish(job)
                 self._crew.pop()
-                return list(room.tensors), False
+                if self._plan.pinned:
+                    # As from PyTorch's thread that locks pages, in which no inference mode is on.
+                    copies.hand_out(*room.tensors)
+                    return list(room.tensors), False
+                return handed(room.tensors), False
             except Exception as error:
-                self._turn_plain(f"a batch could not be made ({type(error).__name__}: {error})")
+                self._turn_plain(_why(error))
         data = plainly.sent(self._fetcher, job.index, job.stream, worker)
         if self._pin_memory and not isinstance(data, ExceptionWrapper):
             data = torch.utils.data._utils.pin_memory.pin_memory(data, self._pin_memory_device)
@@ -371,9 +380,23 @@ def indices(index: Any, length: int) -> np.ndarray:
     return index_B
 
 
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, Unfit) else f"a batch could not be made ({type(error).__name__}: {error})"
+
+
+@functools.cache
+def _warning_line() -> CodeType:
+    """Return the call that warns of too many workers as it stands in PyTorch: a warning knows its line, and is shown once for it."""
+    call = "self.check_worker_number_rationality()"
+    lines = inspect.getsource(dataloader).splitlines()
+    begin = next((number for number, text in enumerate(lines) if text.strip().startswith("def _get_iterator(")), 0)
+    number = next((number for number in range(begin, len(lines)) if lines[number].strip() == call), 0) + 1
+    return compile("\n" * (number - 1) + call, str(dataloader.__file__), "exec")
+
+
 def iterator_for(loader: Any, plan: Plan, note: Note, check: Check) -> _BaseDataLoaderIter:
     """Return the iterator that replays `loader`. Raises Unfit, and whatever the user's sampler raises."""
     if loader.num_workers:
-        loader.check_worker_number_rationality()
+        exec(_warning_line(), vars(dataloader), {"self": loader})
         return ReplayMany(loader, plan, note, check)
     return ReplaySingle(loader, plan, note, check)

@@ -12,6 +12,7 @@ import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data._utils import worker as torch_worker
 
+from stoker.boost.replay.openmp import threads
 from stoker.boost.replay.stream import Stream
 
 
@@ -20,7 +21,7 @@ def fetched(fetcher: Any, index: Any, stream: Stream) -> Any:
 
     The samples are made with the worker's random state; they are collated outside of it, since a worker would collate into shared memory.
     """
-    with stream.made_global():
+    with stream.made_global(), threads(1):
         dataset = fetcher.dataset
         if getattr(dataset, "__getitems__", None):
             samples = dataset.__getitems__(index)
@@ -38,7 +39,7 @@ def sent(fetcher: Any, index: Any, stream: Stream, worker: int) -> Any:
         stream.restore(before)
     # Outside of the `except`, so that the exception has no context that it would not have in a worker; once more the whole way, so that
     # the traceback has the frames that a worker's has.
-    with stream.made_global():
+    with stream.made_global(), threads(1):
         try:
             return fetcher.fetch(index)
         except Exception:
@@ -92,7 +93,7 @@ def same(one: Any, other: Any) -> str | None:
         return next((reason for a, b in zip(one, other, strict=True) if (reason := same(a, b)) is not None), None)
     if not isinstance(one, torch.Tensor):
         return None if one == other else f"{one!r} and {other!r}"
-    facts = [(tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device, tensor.requires_grad) for tensor in (one, other)]
+    facts = [_facts(tensor) for tensor in (one, other)]
     if facts[0] != facts[1]:
         return f"{facts[0]} and {facts[1]}"
     if one.numel() == 0:
@@ -102,3 +103,7 @@ def same(one: Any, other: Any) -> str | None:
         return None
     differ = int((bits[0] != bits[1]).reshape(one.numel(), -1).any(1).sum())
     return f"{differ} of {one.numel()} values"
+
+
+def _facts(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device, tensor.requires_grad, tensor.is_inference()

@@ -27,6 +27,8 @@ _SAMPLERS = (
     *(loading.SequentialSampler, loading.RandomSampler, loading.SubsetRandomSampler, loading.WeightedRandomSampler),
     loading.distributed.DistributedSampler,
 )
+_QUIET_THREADS = {"_MainThread", "TMonitor", "_AsyncWriterThread"}
+"""Classes of threads that draw nothing: the main one, tqdm's and TensorBoard's."""
 _MEMORY_SHARE = 0.25
 """So much of the available memory may the batches on their way take."""
 _CHUNK_BYTES = 1 << 20
@@ -65,6 +67,7 @@ def plan_for(loader: Any) -> Plan:
     engine = engine_for(recognise_data(dataset))
     if workers:
         _check_start_method(loader)
+        _check_threads(engine)
     threads = _threads(workers, engine)
     batch = _batch_size(loader)
     row_bytes = max(1, sum(_bytes(shape, dtype) for shape, dtype in engine.shapes(1)))
@@ -104,6 +107,8 @@ def _check_surroundings() -> None:
         raise Unfit("a torch function mode is active (a default device, or a context that changes what torch does)")
     if str(torch.get_default_device()) != "cpu":
         raise Unfit(f"the default device is {torch.get_default_device()}")
+    if torch.get_default_dtype() != torch.float32:
+        raise Unfit(f"the default dtype is {torch.get_default_dtype()}: random numbers are drawn in another way then")
 
 
 def _check_loader(loader: Any) -> None:
@@ -132,6 +137,13 @@ def _check_start_method(loader: Any) -> None:
         method = multiprocessing.get_all_start_methods()[0]
     if method != "fork":
         raise Unfit(f"its workers are started by {method}, not by fork")
+
+
+def _check_threads(engine: Engine) -> None:
+    """Code of the script runs in a worker's random state, which is then everybody's: another thread that draws would draw from it."""
+    others = {type(thread).__name__ for thread in threading.enumerate() if not thread.name.startswith("stoker-")} - _QUIET_THREADS
+    if engine.serial and others:
+        raise Unfit(f"threads of the script run beside it ({', '.join(sorted(others))}), and its transforms draw random numbers in code of its own")
 
 
 def _check_memory(needed: int) -> None:

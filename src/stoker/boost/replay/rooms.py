@@ -40,3 +40,10 @@ class Rooms:
         if buffers is None:
             buffers = self._buffers.setdefault((shape, dtype), Buffers(shape, dtype, keep=self._keep))
         return buffers.take()
+
+
+def handed(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return a batch as one that is made, or received from a worker, in the caller's mode: inference tensors inside `torch.inference_mode()`."""
+    if not torch.is_inference_mode_enabled():
+        return list(tensors)
+    return [torch.empty(0, dtype=part.dtype).set_(part.untyped_storage(), part.storage_offset(), part.shape, part.stride()) for part in tensors]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 
 from stoker.boost.replay.data import Data
 from stoker.boost.replay.engine import Room
@@ -62,7 +62,7 @@ class Samples:
     def draw(self, stream: Stream, index_B: np.ndarray) -> Drawn:
         """As `Engine.draw`. Where the engine is `serial` the caller has made the stream global."""
         leaf_B, local_B = self._data.locate(index_B)
-        own = stream.generator is torch.default_generator
+        own = stream.generator is torch.default_generator and get_worker_info() is None
         if own and self._late and torch.cuda.is_available():
             raise Unfit("FakeData, read without workers, seeds the GPU's generator with every sample")
         labels = self._labels(leaf_B, local_B)

@@ -118,7 +118,7 @@ def _noise(count: int) -> Dataset:
 
 
 def _write_mnist(folder: Path, part: str, resident: Resident, count: int) -> None:
-    """Write the files that torchvision's MNIST reads. Format: http://yann.lecun.com/exdb/mnist (idx)."""
+    """Write the files that torchvision's MNIST reads. Format: idx, as its authors published it."""
     folder.mkdir(parents=True, exist_ok=True)
     pixels_NHWC, labels_N = resident.pixels_NHWC[:count, 2:30, 2:30], resident.labels_N[:count]
     greys_NHW = np.ascontiguousarray(pixels_NHWC.mean(axis=3).astype(np.uint8))

@@ -240,6 +240,20 @@ class ProcessMissing(StokerError):
     slug = "process-missing"
 
 
+class NumbersDiffer(StokerError):
+    """`stoker boost --verify`: a boosted run gave other losses or weights than a plain one, or two plain runs already differ."""
+
+    exit_code = 52
+    slug = "numbers-differ"
+
+
+class ProgramFailed(StokerError):
+    """A program that was to be compared ended badly, or did nothing that can be compared. Its last lines are shown."""
+
+    exit_code = 53
+    slug = "program-failed"
+
+
 class ProgramMissing(StokerError):
     """The program that was to be run does not exist or cannot be executed. The exit code is the shell's own for it."""
 

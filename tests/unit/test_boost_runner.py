@@ -21,9 +21,9 @@ from stoker.boost.recording import Limits, Recorder, apply
 from stoker.boost.request import Request
 from stoker.boost.session import Session
 from stoker.boost.work import work_s
-from stoker.errors import ProgramMissing
+from stoker.errors import NumbersDiffer, ProgramFailed, ProgramMissing
 from stoker.runner import comparison, turns
-from stoker.runner.comparison import NumbersDiffer, ProgramFailed, compare
+from stoker.runner.comparison import compare
 from stoker.runner.losses import agreement, table
 from stoker.runner.outcome import Outcome
 from stoker.runner.records import Record, StepRow, all_at_limit, read_record, read_records

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker import console
-from stoker.errors import StokerError
+from stoker.errors import NumbersDiffer, ProgramFailed
 from stoker.files import write_text_atomically
 from stoker.runner import summary, turns
 from stoker.runner.outcome import PLAIN, Outcome
@@ -25,20 +25,6 @@ _SKIP = {"exact": 10, "close": 60, "fast": 60}
 """Steps of warm-up: the tiers that change arithmetic try each change for some steps first."""
 _SEED = "0"
 _OBSERVED_S = 8.0
-
-
-class NumbersDiffer(StokerError):
-    """`--verify`: a boosted run gave other losses or weights than a plain one, or two plain runs have nothing in common to compare with."""
-
-    exit_code = 52
-    slug = "numbers-differ"
-
-
-class ProgramFailed(StokerError):
-    """A program that was to be compared ended badly, or did nothing that can be compared. Its last lines are shown."""
-
-    exit_code = 53
-    slug = "program-failed"
 
 
 def compare(

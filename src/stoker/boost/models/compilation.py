@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import time
@@ -48,19 +49,19 @@ def compilation(
     process: a copy is compiled at once.
     """
     inputs = Inputs(args, kwargs, device)
+    threads = torch.get_num_threads()
 
     def work() -> str | None:
         try:
             with undisturbed(device), torch.enable_grad():
-                return _tried(bare_copy(module), inputs, autocast, layout, graphs=False)
+                return _tried(compiled_call(copied := bare_copy(module), graphs=False, threads=threads), copied, inputs, autocast, layout)
         except Exception as error:
             return f"it cannot be compiled: {type(error).__name__}: {first_line(error)}"
 
     return _Forked(work) if device.type == "cpu" else _Done(work())
 
 
-def _tried(copied: nn.Module, inputs: Inputs, autocast: bool, layout: bool, *, graphs: bool) -> str | None:
-    compiled = compiled_call(copied, graphs=graphs)
+def _tried(compiled: Callable[..., Any], copied: nn.Module, inputs: Inputs, autocast: bool, layout: bool) -> str | None:
     inputs.seed(0)
     plain = inputs.into(copied, autocast=autocast, layout=layout)
     inputs.seed(0)
@@ -128,15 +129,17 @@ def _be_child(work: Callable[[], str | None], writing: int) -> None:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
-        _without_openmp()
+        _without_threads()
+        faulthandler.disable()
         os.write(writing, (work() or "ok").encode()[:4096])
     finally:
         os._exit(0)
 
 
-def _without_openmp() -> None:
-    # GNU's OpenMP waits for ever in a forked child for threads that only the parent has. The number of threads must stay as it is: it is
-    # part of the compiled code. So parallel regions are not entered at all.
+def _without_threads() -> None:
+    # GNU's OpenMP waits for ever in a forked child for threads that only the parent has. One thread is enough for torch's own operations, and
+    # compiled code, which asks for as many threads as the parent has, does not get them.
+    torch.set_num_threads(1)
     with open("/proc/self/maps", encoding="utf-8") as maps:
         paths = {line.split(maxsplit=5)[5].strip() for line in maps if "omp" in line.rsplit("/", 1)[-1] and ".so" in line}
     for path in paths:

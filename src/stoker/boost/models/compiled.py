@@ -74,7 +74,7 @@ class Compiled:
         self._kind: tuple[Any, ...] | None = None
         self._graphs = device.type == "cuda" and sum(parameter.numel() for parameter in module.parameters()) < _SMALL_PARAMETERS
         self._first = next(module.parameters())
-        self._call = compiled_call(module, graphs=self._graphs)
+        self._call = compiled_call(module, graphs=self._graphs, threads=torch.get_num_threads())
         self._settled = False
 
     def takes(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -98,10 +98,10 @@ class Compiled:
         return outputs.replaced(found, torch.Tensor.clone) if self._graphs else found
 
 
-def compiled_call(module: nn.Module, *, graphs: bool) -> Callable[..., Any]:
-    """Return `module`'s call as it will be compiled when it is first called, with the random numbers of the plain one."""
+def compiled_call(module: nn.Module, *, graphs: bool, threads: int) -> Callable[..., Any]:
+    """Return `module`'s call as it will be compiled when it is first called, for so many threads, with the random numbers of the plain one."""
     config: Any = importlib.import_module("torch._inductor.config")
-    options: dict[str, Any] = {"fallback_random": True}
+    options: dict[str, Any] = {"fallback_random": True, "cpp.threads": threads}
     if graphs:
         options["triton.cudagraphs"] = True
     # One process compiles: the compiler's own workers would be seen among the user's processes.

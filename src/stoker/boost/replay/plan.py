@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import multiprocessing
 import os
@@ -29,6 +30,11 @@ _SAMPLERS = (
 )
 _QUIET_THREADS = {"_MainThread", "TMonitor", "_AsyncWriterThread"}
 """Classes of threads that draw nothing: the main one, tqdm's and TensorBoard's."""
+_SEEDING = {
+    "timm.data.loader._worker_init",
+    *(f"{package}.utilities.seed.pl_worker_init_function" for package in ("lightning.fabric", "lightning_fabric", "pytorch_lightning")),
+}
+"""Read in timm 1.0 and Lightning 2.6: they seed random, numpy and torch from the worker's seed and rank. The check compares what they give."""
 _MEMORY_SHARE = 0.25
 """So much of the available memory may the batches on their way take."""
 _CHUNK_BYTES = 1 << 20
@@ -123,10 +129,19 @@ def _check_loader(loader: Any) -> None:
     for generator in generators(loader):
         if generator.device.type != "cpu":
             raise Unfit(f"its generator is on {generator.device}")
-    if loader.worker_init_fn is not None and loader.num_workers:
+    if loader.worker_init_fn is not None and loader.num_workers and not _seeds_only(loader.worker_init_fn):
         verdict = judge(loader.worker_init_fn)
         if not isinstance(verdict, Harmless):
             raise Unfit(f"worker_init_fn{_place(loader.worker_init_fn)} cannot run in this process: {verdict}")
+
+
+def _seeds_only(function: Any) -> bool:
+    """Whether a worker_init_fn is a library's that is known to seed generators and to do nothing else."""
+    while isinstance(function, functools.partial):
+        if any(callable(value) for value in (*function.args, *function.keywords.values())):
+            return False
+        function = function.func
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}" in _SEEDING
 
 
 def _check_start_method(loader: Any) -> None:

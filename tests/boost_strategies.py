@@ -67,8 +67,9 @@ def _colours(draw: st.DrawFn, family: str) -> Made:
 
 @st.composite
 def _turned(draw: st.DrawFn, family: str) -> Made:
-    arguments = {"degrees": draw(st.sampled_from([10, (0, 90), 180])), "fill": draw(st.sampled_from([0, 3]))}
-    return Made(family, "RandomRotation", arguments | {"interpolation": draw(st.sampled_from([InterpolationMode.NEAREST, InterpolationMode.BILINEAR]))})
+    mode = draw(st.sampled_from([InterpolationMode.NEAREST, InterpolationMode.BILINEAR]))
+    arguments = {"degrees": draw(st.sampled_from([10, (0, 90), 180])), "fill": draw(st.sampled_from([0, 3])), "interpolation": mode}
+    return Made(family, "RandomRotation", arguments)
 
 
 def _other(family: str) -> st.SearchStrategy[Made]:

@@ -51,7 +51,7 @@ def twice(pipeline: Pipeline, folder: Path, *, pace: bool = False) -> Twice:
     raised = any(isinstance(event, tuple) and len(event) == 2 and isinstance(event[1], str) for event in plain)
     guard._said.clear()
     said = io.StringIO()
-    patch = contextlib.nullcontext() if pace else mock.patch("stoker.boost.replay.check.Check._slower", lambda self, at_once: False)
+    patch = contextlib.nullcontext() if pace else mock.patch("stoker.boost.replay.check.Check._slower", return_value=False)
     with mock.patch.dict(os.environ, {"STOKER_BOOST_QUIET": "1"}), contextlib.redirect_stderr(said), patch:
         stoker.boost.on("exact", off=["allocator"])
         try:

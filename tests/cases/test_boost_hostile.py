@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts_boost"
-TOGETHER = ("errors", "edits", "keeps", "threads", "loaders")
+TOGETHER = ("errors", "edits", "keeps", "threads", "loaders", "habits", "kinds", "surroundings")
 """Files whose cases run one after the other in one process; those of endings.py have a process each."""
 LIMIT_S = 900
 
@@ -37,18 +38,26 @@ def run(script: str, case: str, folder: Path, *, boosted: bool, **more: str) -> 
     place = folder / ("boosted" if boosted else "plain")
     place.mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER", "CASE"))}
-    settings = {"STOKER_BOOST": "exact"} if boosted else {}
-    environment = {**kept, **settings, "CASE_COUNTS": str(place / "counts"), "CASE_PACE": "any", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
+    settings = {"CASE_COUNTS": str(place / "counts"), "CASE_PACE": "any", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**kept, **settings, **more} | ({"STOKER_BOOST": "exact"} if boosted else {})
     command = [sys.executable, str(SCRIPTS / f"{script}.py"), case, "w"]
     done = subprocess.run(command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
     lines = (place / "counts").read_text().split("\n") if (place / "counts").exists() else []
-    return Ended(code=done.returncode, out=done.stdout, err=done.stderr, counts={name: int(count) for name, count in map(str.split, filter(None, lines))})
+    counts = {name: int(count) for name, count in map(str.split, filter(None, lines))}
+    return Ended(code=done.returncode, out=done.stdout, err=done.stderr, counts=counts)
 
 
 def cases(script: str) -> list[str]:
     """Names of the cases of a script, in order."""
-    tree = ast.parse((SCRIPTS / f"{script}.py").read_text())
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and any(getattr(mark, "id", "") == "case" for mark in node.decorator_list)]
+    functions = [node for node in ast.parse((SCRIPTS / f"{script}.py").read_text()).body if isinstance(node, ast.FunctionDef)]
+    return [node.name for node in functions if any(getattr(mark, "id", "") == "case" for mark in node.decorator_list)]
+
+
+def twice(script: str, case: str, folder: Path, **more: str) -> tuple[Ended, Ended]:
+    """Run a script plainly and boosted, at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(run, script, case, folder, boosted=boosted, **more) for boosted in (False, True)]
+        return both[0].result(), both[1].result()
 
 
 def sections(text: str) -> dict[str, list[str]]:
@@ -68,17 +77,16 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> functools._lru_cache_wrapp
     """Both runs of a script of many cases, made once."""
 
     def made(script: str) -> tuple[Ended, Ended]:
-        folder = tmp_path_factory.mktemp(script)
-        return run(script, "all", folder, boosted=False), run(script, "all", folder, boosted=True)
+        return twice(script, "all", tmp_path_factory.mktemp(script))
 
     return functools.cache(made)
 
 
 def first_difference(plain: list[str], boosted: list[str]) -> str:
     """Return the first line in which the two differ."""
-    for number, (one, other) in enumerate(zip(plain, boosted)):
+    for number, (one, other) in enumerate(zip(plain, boosted, strict=False)):
         if one != other:
-            words = [(a, b) for a, b in zip(one.split(" "), other.split(" ")) if a != b][:2]
+            words = [(a, b) for a, b in zip(one.split(" "), other.split(" "), strict=False) if a != b][:2]
             return f"line {number}:\n plain {one[:600]}\n boost {other[:600]}\n first words that differ: {words}"
     return "" if len(plain) == len(boosted) else f"{len(plain)} lines plainly, {len(boosted)} boosted: {(plain + boosted)[-1][:300]}"
 
@@ -128,8 +136,7 @@ def seen(text: str) -> list[str]:
 @pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize("case", cases("endings"))
 def test_ending(tmp_path: Path, case: str, workers: str) -> None:
-    plain = run("endings", case, tmp_path, boosted=False, CASE_WORKERS=workers)
-    boosted = run("endings", case, tmp_path, boosted=True, CASE_WORKERS=workers, STOKER_BOOST_REPORT="report.json")
+    plain, boosted = twice("endings", case, tmp_path, CASE_WORKERS=workers)
     assert boosted.code == plain.code, f"{plain.err[-1500:]}\n--- boosted\n{boosted.err[-1500:]}"
     assert not (difference := first_difference(plain.out.splitlines(), boosted.out.splitlines())), difference
     assert seen(boosted.err) == seen(plain.err)

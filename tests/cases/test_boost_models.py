@@ -6,6 +6,7 @@ Timing decides in a user's run; here every part is kept that gets as far as bein
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -21,12 +22,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import stoker.boost
 from stoker.boost.models import compilation, compiled
 from stoker.boost.models import trial as trials
 from stoker.boost.models.trial import Verdict
 from stoker.boost.notes import NOTES
+from stoker.boost.parts import Tier
 from tests.conftest import need
 
 EXACT = ("loader", "allocator", "copies")
@@ -92,18 +95,19 @@ def simple(model: nn.Module, optimizer: torch.optim.Optimizer, call: Callable[..
 
 
 def optimizer_first() -> Result:
-    model = Net()
+    model: Any = Net()
     return simple(model, torch.optim.Adam(model.parameters(), lr=3e-3)), accuracy(model.eval())
 
 
 def optimizer_after_first_forward() -> Result:
-    model = Net()
+    model: Any = Net()
     model(next(batches())[0])
     return simple(model, torch.optim.AdamW(model.parameters(), lr=3e-3)), accuracy(model.eval())
 
 
 def new_optimizer_every_epoch() -> Result:
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     stream = batches()
     for _ in range(6):
         optimizer = sgd(model)
@@ -122,7 +126,8 @@ def data_parallel() -> Result:
 
 
 def accumulation() -> Result:
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     optimizer = sgd(model)
     for number, (images, labels) in enumerate(batches(2 * STEPS)):
         loss = F.cross_entropy(model(images), labels) / 2
@@ -136,7 +141,8 @@ def accumulation() -> Result:
 
 def two_forwards_a_step() -> Result:
     """Sharpness-aware minimisation."""
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     optimizer = sgd(model)
     for images, labels in batches():
         loss = F.cross_entropy(model(images), labels)
@@ -155,7 +161,8 @@ def two_forwards_a_step() -> Result:
 
 
 def average_of_weights() -> Result:
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     average, optimizer = copy.deepcopy(model), sgd(model)
     for number, (images, labels) in enumerate(batches()):
         optimizer.zero_grad()
@@ -172,7 +179,8 @@ def average_of_weights() -> Result:
 
 
 def evaluation_in_between() -> Result:
-    model, losses, seen = Net(), [], []
+    model: Any = Net()
+    losses, seen = [], []
     optimizer = sgd(model)
     for number, (images, labels) in enumerate(batches()):
         model.train()
@@ -225,7 +233,7 @@ def two_models() -> Result:
 
 def encoder_and_head() -> Result:
     """One optimizer over two modules that the script calls one after the other."""
-    net = Net()
+    net: Any = Net()
     optimizer = torch.optim.Adagrad(net.parameters(), lr=0.05)
 
     def call(images: torch.Tensor) -> torch.Tensor:
@@ -253,14 +261,15 @@ def lbfgs() -> Result:
 
 
 def frozen_backbone() -> Result:
-    model = Net()
+    model: Any = Net()
     for parameter in model.features.parameters():
         parameter.requires_grad_(False)
     return simple(model, torch.optim.SGD(model.head.parameters(), lr=0.05, momentum=0.9)), accuracy(model.eval())
 
 
 def hooks() -> Result:
-    model, fired = Net(), []
+    model: Any = Net()
+    fired: list[Any] = []
     model.features.register_forward_hook(lambda _module, _inputs, out: fired.append(out.detach().numpy().sum()))
     model.head.register_full_backward_hook(lambda _module, _inputs, out: fired.append(out[0].numpy().sum()))
     losses = simple(model, sgd(model))
@@ -269,7 +278,9 @@ def hooks() -> Result:
 
 
 def hook_put_on_later() -> Result:
-    model, fired, losses = Net(), [], []
+    model: Any = Net()
+    fired: list[Any] = []
+    losses = []
     optimizer = sgd(model)
     for number, (images, labels) in enumerate(batches()):
         if number == STEPS - 10:
@@ -296,7 +307,8 @@ def own_call() -> Result:
 
 
 def step_in_a_thread() -> Result:
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     optimizer = sgd(model)
     for images, labels in batches():
         optimizer.zero_grad()
@@ -310,7 +322,8 @@ def step_in_a_thread() -> Result:
 
 
 def own_autocast_and_scaler() -> Result:
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     optimizer, scaler = sgd(model), torch.amp.GradScaler("cpu", enabled=True)
     for images, labels in batches():
         optimizer.zero_grad()
@@ -327,7 +340,8 @@ def own_autocast_and_scaler() -> Result:
 
 def flat_weights() -> Result:
     """Looks at weights and gradients as flat vectors, which channels_last does not allow."""
-    model, losses = Net(), []
+    model: Any = Net()
+    losses = []
     optimizer = sgd(model)
     for number, (images, labels) in enumerate(batches()):
         optimizer.zero_grad()
@@ -342,6 +356,19 @@ def flat_weights() -> Result:
         optimizer.step()
         losses.append(loss.item())
     return losses, accuracy(model.eval())
+
+
+class Checkpointed(Net):
+    """Computes its features again in the backward."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found = checkpoint(self.features, images, use_reentrant=False)
+        return self.head(self.dropout(torch.flatten(found, 1)))
+
+
+def checkpoints() -> Result:
+    model = Checkpointed()
+    return simple(model, sgd(model)), accuracy(model.eval())
 
 
 SCENARIOS: dict[Callable[[], Result], set[str]] = {
@@ -364,6 +391,7 @@ SCENARIOS: dict[Callable[[], Result], set[str]] = {
     step_in_a_thread: {"autocast", "layout", "fused"},
     own_autocast_and_scaler: {"layout", "fused"},
     flat_weights: {"autocast", "layout", "fused"},
+    checkpoints: {"autocast", "layout", "fused"},
 }
 """What is tried on the CPU in tier fast, by training."""
 
@@ -389,7 +417,7 @@ def outcomes(outcome: str) -> set[str]:
     return {note.part for note in NOTES.kept if note.kind == "model" and note.outcome == outcome}
 
 
-def trained(scenario: Callable[[], Result], tier: str) -> Result:
+def trained(scenario: Callable[[], Result], tier: Any) -> Result:
     torch.manual_seed(0)
     if tier == "plain":
         return scenario()
@@ -424,13 +452,13 @@ def train(model: nn.Module, steps: int = 120) -> torch.optim.Optimizer:
     return optimizer
 
 
-def on(tier: str = "fast") -> None:
+def on(tier: Tier = "fast") -> None:
     stoker.boost.on(tier=tier, off=EXACT)
 
 
 def test_a_saved_model_is_read_without_stoker(everything_kept: None, tmp_path: Path) -> None:
     on()
-    model = Net()
+    model: Any = Net()
     keys, children = list(model.state_dict()), [name for name, _ in model.named_children()]
     optimizer = train(model)
     assert outcomes("kept") == {"autocast", "layout", "fused"}
@@ -459,7 +487,7 @@ def test_a_saved_model_is_read_without_stoker(everything_kept: None, tmp_path: P
 def test_off_takes_everything_back(everything_kept: None) -> None:
     before = {"call": vars(nn.Module)["__call__"], "hook": vars(nn.Module)["register_forward_hook"], "view": vars(torch.Tensor).get("view")}
     on()
-    model = Net()
+    model: Any = Net()
     optimizer = train(model)
     assert not model.features[3].weight.is_contiguous()
     assert optimizer.param_groups[0]["fused"]
@@ -482,7 +510,7 @@ def test_exact_installs_nothing() -> None:
 
 def test_evaluation_alone_is_left_alone() -> None:
     on()
-    model = Net().eval()
+    model: Any = Net().eval()
     for images, _ in batches(30):
         with torch.no_grad():
             model(images)
@@ -491,7 +519,7 @@ def test_evaluation_alone_is_left_alone() -> None:
 
 def test_those_who_trace_see_the_model_as_it_is(everything_kept: None) -> None:
     on()
-    model = Net()
+    model: Any = Net()
     train(model)
     model.eval()
     images = next(batches())[0]
@@ -516,7 +544,7 @@ def test_those_who_trace_see_the_model_as_it_is(everything_kept: None) -> None:
 def test_a_graph_for_tensorboard(everything_kept: None, tmp_path: Path) -> None:
     tensorboard = pytest.importorskip("torch.utils.tensorboard")
     on()
-    model = Net()
+    model: Any = Net()
     train(model, 60)
     with tensorboard.SummaryWriter(str(tmp_path)) as writer:
         writer.add_graph(model, next(batches())[0])
@@ -536,6 +564,26 @@ class Fails(Net):
         return found
 
 
+def test_weights_that_others_see_keep_their_memory(everything_kept: None) -> None:
+    for share in (lambda model: model.share_memory(), lambda model: [parameter.data for parameter in model.parameters()]):
+        on()
+        model: Any = Net()
+        kept = share(model)
+        train(model)
+        assert "layout" in outcomes("declined"), kept
+        assert model.features[3].weight.is_contiguous()
+        stoker.boost.off()
+
+
+def test_a_run_that_ends_early_says_so() -> None:
+    on("close")
+    model: Any = Net()
+    train(model, 8)
+    notes = [note for note in NOTES.kept if note.part == "layout"]
+    assert [(note.outcome, "over before" in note.why) for note in notes] == [("dropped", True)]
+    assert notes[0].where.startswith("test_boost_models.py:")
+
+
 def test_what_fails_later_is_done_again_plainly(everything_kept: None) -> None:
     on()
     model = Fails()
@@ -552,7 +600,7 @@ class Refuses(Exception):
 
 def test_the_users_own_exceptions_are_passed_on(everything_kept: None) -> None:
     on()
-    model = Net()
+    model: Any = Net()
     train(model)
     calls = []
 
@@ -567,7 +615,7 @@ def test_the_users_own_exceptions_are_passed_on(everything_kept: None) -> None:
 
 
 def test_a_compiled_model_is_left_alone() -> None:
-    model = Net()
+    model: Any = Net()
     on()
     losses = simple(model, sgd(model), torch.compile(model, backend="eager"))
     assert len(losses) == STEPS
@@ -613,7 +661,7 @@ def waited_for_compilation(model: nn.Module, optimizer: torch.optim.Optimizer) -
 
 def test_a_model_is_compiled_and_evaluates_as_before(compiled_at_once: None) -> None:
     on()
-    model = Net()
+    model: Any = Net()
     losses = waited_for_compilation(model, sgd(model))
     assert "compile" in outcomes("kept"), [(note.part, note.why) for note in NOTES.kept]
     assert sum(losses[-20:]) / 20 < 0.2
@@ -635,7 +683,7 @@ def test_a_compiler_that_does_harm_is_seen_by_nobody(harm: str, compiled_at_once
     monkeypatch.setattr(compilation, "compiled_call", compiler)
     monkeypatch.setattr(compilation, "LIMIT_S", 2)
     on()
-    model = Net()
+    model: Any = Net()
     assert waited_for_compilation(model, sgd(model))
     whys = [note.why for note in NOTES.kept if note.part == "compile"]
     assert len(whys) == 1
@@ -643,12 +691,13 @@ def test_a_compiler_that_does_harm_is_seen_by_nobody(harm: str, compiled_at_once
 
 
 RANKS = """
-import os, torch, torch.distributed as dist
+import json, sys, torch, torch.distributed as dist
 from torch import nn
 import stoker.boost
 from stoker.boost.models import trial
 from stoker.boost.models.trial import Verdict
 from stoker.boost.notes import NOTES
+from stoker.boost.parts import Tier
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 trial.judge = lambda plain, tried, steps_a_lap=1: Verdict(keep=rank == 0, why="rank", plain_step_s=1.0, step_s=0.5, steps=1)
@@ -662,8 +711,8 @@ for step in range(120):
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(torch.randn(8, 1, 8, 8)), torch.randint(4, (8,))).backward()
     optimizer.step()
-print("KEPT", rank, sorted(note.part for note in NOTES.kept if note.outcome == "kept"), flush=True)
-print("SUM", repr(sum(p.double().sum().item() for p in model.parameters())), flush=True)
+with open(f"{sys.argv[1]}/rank{rank}.json", "w") as file:
+    json.dump([sorted(n.part for n in NOTES.kept if n.outcome == "kept"), sum(p.double().sum().item() for p in model.parameters())], file)
 dist.destroy_process_group()
 """
 
@@ -672,13 +721,12 @@ def test_two_ranks_take_the_first_ones_decision(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    kept = [line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if line.startswith("KEPT")]
-    assert kept == ["['autocast', 'fused']"] * 2
-    sums = {line for line in done.stdout.splitlines() if line.startswith("SUM")}
-    assert len(sums) == 1, "the ranks' weights differ"
+    (kept, total), other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert kept == ["autocast", "fused"]
+    assert [kept, total] == other, "the ranks differ in what they keep, or in their weights"

@@ -320,7 +320,7 @@ def global_switch() -> None:
             global LEVEL
             LEVEL = epoch / 4
 
-        epochs(cifar(transform=transforms.Compose([CROPPED, transforms.Lambda(lambda x: x + LEVEL)])), change, workers=workers)
+        epochs(cifar(transform=transforms.Compose([CROPPED, transforms.Lambda(lambda x: x + LEVEL)])), change, workers=workers)  # noqa: B023
 
 
 LEVEL = 0.0
@@ -331,7 +331,7 @@ def global_switch_in_the_middle() -> None:
     global LEVEL
     for workers in (0, 2):
         LEVEL = 0.0
-        loader = DataLoader(cifar(transform=transforms.Compose([CROPPED, lambda x: x + LEVEL])), 4, num_workers=workers)
+        loader = DataLoader(cifar(transform=transforms.Compose([CROPPED, lambda x: x + LEVEL])), 4, num_workers=workers)  # noqa: B023
         for batch in loader:
             say(digest(batch))
             LEVEL += 1

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -238,7 +239,7 @@ def little_address_space() -> None:
     import resource
 
     made = loader(2000)
-    size = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (size + 24 * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
     for _ in range(2):
         for batch in made:

@@ -144,7 +144,7 @@ def child_of_a_busy_parent() -> None:
 
 def _child(line: Any, dataset: Any) -> None:
     seed(9)
-    line.put(run(DataLoader(dataset, 4, shuffle=True)) + [states()])
+    line.put([*run(DataLoader(dataset, 4, shuffle=True)), states()])
 
 
 @case
@@ -197,7 +197,7 @@ def many_unfinished() -> None:
     say(states())
     workers = DataLoader(cifar(), 4, shuffle=True, num_workers=1)
     both = [iter(workers), iter(workers)]
-    say(*(digest(next(iterator)) for iterator in itertools.chain(*zip(*[itertools.repeat(one, 15) for one in both]))))
+    say(*(digest(next(iterator)) for iterator in itertools.chain(*zip(*[itertools.repeat(one, 15) for one in both], strict=False))))
 
 
 @case

@@ -185,7 +185,7 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     module, drawing, values, fired = Changing(), Random(), torch.ones(3, 4), []
     module.register_forward_hook(lambda *_: fired.append(1))
     before = copy.deepcopy(module.state_dict())
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=True)[1].tolist()
     assert rehearsed(module, values) is None
     assert rehearsed(drawing, torch.ones(2, 4)) is None
     assert module.calls == 0
@@ -195,7 +195,7 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     assert all(parameter.grad is None for parameter in module.parameters())
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
-    assert states[2] == np.random.get_state()[1].tolist()
+    assert states[2] == np.random.get_state(legacy=True)[1].tolist()
 
 
 def test_torchs_own_hooks_are_not_the_users() -> None:
@@ -210,7 +210,8 @@ def test_a_fused_optimizer_goes_on_from_the_same_state(kind: Any) -> None:
     results = []
     for switched in (False, True):
         torch.manual_seed(0)
-        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).to(memory_format=torch.channels_last)
+        module: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+        module.to(memory_format=torch.channels_last)
         optimizer = kind(module.parameters(), lr=0.01, **({"momentum": 0.9} if kind is torch.optim.SGD else {}))
         changed: Any = None
         for step in range(9):
@@ -232,7 +233,7 @@ def test_a_fused_optimizer_goes_on_from_the_same_state(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("chosen", [{"foreach": False}, {"foreach": True}, {"fused": False}, {"differentiable": True}])
-def test_what_the_script_has_chosen_stays(chosen: dict[str, bool]) -> None:
+def test_what_the_script_has_chosen_stays(chosen: dict[str, Any]) -> None:
     assert "the script has chosen" in (fused.unfit(torch.optim.Adam(nn.Linear(2, 2).parameters(), **chosen)) or "")
 
 

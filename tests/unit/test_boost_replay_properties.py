@@ -14,7 +14,7 @@ from tests.boost_twice import twice
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pipelines(0))
 def test_nothing_differs(tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline) -> None:
     folder: Path = tmp_path_factory.getbasetemp() / "pipelines"

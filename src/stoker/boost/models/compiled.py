@@ -77,9 +77,12 @@ class Compiled:
         self._call = compiled_call(module, graphs=self._graphs, threads=torch.get_num_threads())
         self._settled = False
 
-    def takes(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a call is like the first one: shapes, types, mode, gradients; others are not worth a compilation."""
-        if not torch.is_grad_enabled() or (self._graphs and self._first.grad is not None):
+    def takes(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, calls: int = 1) -> bool:
+        """Whether a call is like the first one: shapes, types, mode, gradients; others are not worth a compilation.
+
+        `calls`: how many there were in this step, with this one.
+        """
+        if not torch.is_grad_enabled() or (self._graphs and (calls > 1 or self._first.grad is not None)):
             # The memory of a CUDA graph is used again by the next replay: gradients that are added up may not lie in it.
             return False
         kind = _kind(module, args, kwargs)
@@ -101,7 +104,7 @@ class Compiled:
 def compiled_call(module: nn.Module, *, graphs: bool, threads: int) -> Callable[..., Any]:
     """Return `module`'s call as it will be compiled when it is first called, for so many threads, with the random numbers of the plain one."""
     config: Any = importlib.import_module("torch._inductor.config")
-    options: dict[str, Any] = {"fallback_random": True, "cpp.threads": threads}
+    options: dict[str, Any] = {"fallback_random": True, "cpp.threads": threads, "fx_graph_cache": True}
     if graphs:
         options["triton.cudagraphs"] = True
     # One process compiles: the compiler's own workers would be seen among the user's processes.

@@ -139,7 +139,7 @@ class Entry:
         if self.layout:
             args, kwargs = outputs.replaced(args, channels_last), outputs.replaced(kwargs, channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if self.autocast else contextlib.nullcontext():
-            if self.compiled is not None and self.compiled.takes(module, args, kwargs):
+            if self.compiled is not None and self.compiled.takes(module, args, kwargs, calls=self.calls):
                 found = self.compiled.call(args, kwargs)
             else:
                 found = original(module, *args, **kwargs)

@@ -39,6 +39,8 @@ class Layout:
             return "convolutions with weights that are not dense float32"
         if any(not weight.is_contiguous() for weight in weights):
             return "the script has chosen a memory format"
+        if any(weight.device.type == "cpu" and weight.is_shared() for weight in weights):
+            return "the weights are shared with other processes"
         if any(_shared(weight) for weight in weights):
             return "the script holds other tensors on the memory of the weights"
         return None

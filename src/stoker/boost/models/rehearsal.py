@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from stoker.boost.models import outputs
+from stoker.host.limits import find_limits
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -42,11 +44,22 @@ def rehearse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *
     Returns why the arithmetic cannot be used (one sentence), None when it can. Parameters, buffers, hooks and random states of the user are
     as they were afterwards. Raises nothing but what is no Exception.
     """
+    if not room_for_copy(module, device):
+        return "there is too little memory for a copy of the model to try it on"
     try:
         with undisturbed(device), torch.enable_grad():
             return _rehearsed(bare_copy(module), Inputs(args, kwargs, device), device, autocast, layout)
     except Exception as error:
         return f"a copy of the model failed with it: {type(error).__name__}: {first_line(error)}"
+
+
+def room_for_copy(module: nn.Module, device: torch.device) -> bool:
+    """Whether a copy, its gradients and its activations fit into half of the free memory."""
+    needed = 3 * sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
+    if device.type == "cuda":
+        return needed < torch.cuda.mem_get_info(device)[0] / 2
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return needed < min(free, find_limits().memory_limit_bytes or free) / 2
 
 
 def first_line(error: Exception) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import Optimizer
@@ -43,6 +43,8 @@ class _Running:
     begun: bool = False
     lap_began_s: float | None = None
     lap_steps: int = 0
+    notes: list[Note] = field(default_factory=list)
+    """One a way, there from the beginning: the run may end before the trial does."""
 
 
 class Training:
@@ -106,8 +108,11 @@ class Training:
         else:
             self.note(part, outcome, why)
 
-    def stop(self) -> None:
+    def stop(self, why: str | None = None) -> None:
         """Take everything back and try nothing more."""
+        if self._running is not None and why is not None:
+            for note in self._running.notes:
+                note.why = f"not decided: {why}"
         self.finished, self._running, self._plan = True, None, None
         for entry in self.entries:
             entry.give_up()
@@ -175,8 +180,13 @@ class Training:
             self.finished = True
             self._plan = None
             return
-        self._running = _Running(attempt)
-        if not self.resting:
+        self._running = running = _Running(attempt)
+        for way in attempt.ways:
+            running.notes.append(self.note(way.name, "dropped", f"{way.told}: the run was over before enough steps were timed"))
+        if self.resting:
+            running.notes[0].outcome = "declined"
+            running.notes[0].why = f"not tried in a run that may not go on for long enough: it would come after {attempt.after_s:.0f} s of training"
+        else:
             self._ask()
 
     def _ask(self) -> None:
@@ -184,6 +194,7 @@ class Training:
         running = self._running
         assert running is not None
         running.asked = True
+        running.notes[0].outcome = "dropped"
         wanted = frozenset(way.name for way in running.attempt.ways if way.rehearsed)
         for entry in self.entries:
             entry.wanted, entry.obstacle = wanted or None, None
@@ -272,9 +283,10 @@ class Training:
         kept = outcome == "kept"
         for way in running.attempt.ways:
             self._switch(way, kept)
-        for number, way in enumerate(running.attempt.ways):
+        for number, (way, note) in enumerate(zip(running.attempt.ways, running.notes, strict=True)):
             together = f" (together with {running.attempt.ways[0].name})" if number else ""
-            self.note(way.name, outcome, f"{way.told}{together}: {verdict.why}", {} if number else verdict.numbers())
+            note.outcome, note.why = outcome, f"{way.told}{together}: {verdict.why}"
+            note.numbers.update({} if number else verdict.numbers())
         self._next(verdict)
         self._last_s = time.perf_counter() - waited_s()
 
@@ -294,8 +306,8 @@ class Training:
             way.off(self)
             self._broken = f"it could not be switched: {type(error).__name__}: {error}"
 
-    def note(self, part: str, outcome: Outcome, why: str, numbers: dict[str, Any] | None = None) -> None:
+    def note(self, part: str, outcome: Outcome, why: str) -> Note:
         """Keep what became of a part."""
         entry = self.entries[0]
         what = ", ".join(dict.fromkeys(entry.what for entry in self.entries))
-        NOTES.add(Note(kind="model", part=part, what=what, where=entry.where, outcome=outcome, why=why, numbers=dict(numbers or {})))
+        return NOTES.add(Note(kind="model", part=part, what=what, where=entry.where, outcome=outcome, why=why))

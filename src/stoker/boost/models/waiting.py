@@ -8,6 +8,6 @@ import sys
 def waited_s() -> float:
     """Return the seconds waited for replayed loaders so far; 0.0 when none is replayed."""
     # The replay is another part, which may be off or broken: it is looked for, not imported.
-    iterator = sys.modules.get("stoker.boost.replay.iterator")
+    iterator = sys.modules.get("stoker.boost.replay.account")
     found = getattr(iterator, "waited_s", None)
     return float(found()) if found is not None else 0.0

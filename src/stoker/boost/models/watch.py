@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -32,6 +32,14 @@ class _Here(threading.local):
     """Whether this thread is inside a module's call."""
 
 
+class _Known(NamedTuple):
+    """An optimizer that has stepped."""
+
+    ref: weakref.ref[Optimizer]
+    training: Training | None
+    noticed: int
+
+
 class Watch:
     """Everything that is known of this process's models."""
 
@@ -41,8 +49,9 @@ class Watch:
         self._lock = threading.RLock()
         self._entries: dict[int, Entry] = {}
         self._seen: dict[int, tuple[weakref.ref[nn.Module], str]] = {}
-        self._unmatched = False
-        self._known: dict[int, tuple[weakref.ref[Optimizer], Training | None]] = {}
+        self._noticed = 0
+        """Modules with parameters that were noticed so far: an optimizer is matched anew when there are more."""
+        self._known: dict[int, _Known] = {}
         self._trainings: list[Training] = []
         self._count = 0
         self._turn: Training | None = None
@@ -79,6 +88,9 @@ class Watch:
         return standing_aside
 
     def _outermost(self, original: Call, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch._C._current_graph_task_id() != -1:
+            # Within a backward: a checkpoint is computed again, as part of a call that was seen.
+            return original(module, *args, **kwargs)
         entry = self._entries.get(id(module))
         if entry is not None and entry.module is module:
             return entry.call(original, module, args, kwargs)
@@ -93,7 +105,7 @@ class Watch:
             trained = any(parameter.requires_grad for parameter in module.parameters())
             forget = functools.partial(_forget, self._seen, key)
             self._seen[key] = (weakref.ref(module, forget), user_line(2) if trained else "")
-            self._unmatched = self._unmatched or trained
+            self._noticed += trained
         except Exception as error:
             complain("models", error)
 
@@ -101,7 +113,7 @@ class Watch:
         """Before a step of any optimizer."""
         try:
             known = self._known.get(id(optimizer))
-            training = known[1] if known is not None else None
+            training = known.training if known is not None else None
             way = training.on.get("fused") if training is not None else None
             if isinstance(way, Fused):
                 way.before_step(optimizer)
@@ -118,21 +130,20 @@ class Watch:
 
     def _stepped(self, optimizer: Optimizer) -> None:
         known = self._known.get(id(optimizer))
-        if known is None or known[0]() is not optimizer or self._unmatched:
+        if known is None or known.ref() is not optimizer or known.noticed != self._noticed:
             known = self._match(optimizer)
-        training = known[1]
+        training = known.training
         if training is None:
             return
         turn = self._has_turn(training)
         if training.stepped(optimizer, turn=turn) and turn and training.waits_for_plan:
             parts = self._session.parts
-            training.begin(plan(training, parts, process=training is self._trainings[0]))
+            training.begin(plan(training, parts, process=training.number == 0))
 
-    def _match(self, optimizer: Optimizer) -> tuple[weakref.ref[Optimizer], Training | None]:
+    def _match(self, optimizer: Optimizer) -> _Known:
         """Find the modules whose parameters an optimizer steps, and the training that they belong to."""
-        self._unmatched = False
         before = self._known.get(id(optimizer))
-        old = before[1] if before is not None and before[0]() is optimizer else None
+        old = before.training if before is not None and before.ref() is optimizer else None
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         entries = self._found(theirs)
         training = old or next((entry.training for entry in entries if entry.training is not None), None)
@@ -146,7 +157,7 @@ class Watch:
         if training is not None and old is None:
             training.join(optimizer)
         forget = functools.partial(_forget, self._known, id(optimizer))
-        known = (weakref.ref(optimizer, forget), training)
+        known = _Known(weakref.ref(optimizer, forget), training, self._noticed)
         self._known[id(optimizer)] = known
         return known
 
@@ -186,7 +197,7 @@ class Watch:
             return True
         self._impatience += 1
         if self._impatience > _PATIENCE_STEPS:
-            turn.stop()
+            turn.stop("other models were trained for too long in between")
         return False
 
     def mended(self, tensor: torch.Tensor) -> torch.Tensor | None:

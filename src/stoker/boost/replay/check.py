@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,25 @@ _FIRST, _MOST = 4, 32
 _PATIENCE = 1.5
 """So much slower may the first batches be where samples are kept: later epochs find them made."""
 
-_passed: set[tuple[Any, ...]] = set()
-_refused: dict[tuple[Any, ...], str] = {}
+_known: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], str | None]] = weakref.WeakKeyDictionary()
+"""By data set and plan: why it was refused, None where it has passed."""
 
 
 def refusal(plan: Plan) -> str | None:
-    """Return why a plan like this was refused earlier in this process, None when it was not."""
-    return _refused.get(plan.signature)
+    """Return why a plan like this was refused earlier for the same data set, None when it was not."""
+    return _findings(plan).get(plan.signature)
 
 
 def forget() -> None:
     """Check everything anew: when boost is switched on again."""
-    _passed.clear()
-    _refused.clear()
+    _known.clear()
+
+
+def _findings(plan: Plan) -> dict[tuple[Any, ...], str | None]:
+    try:
+        return _known.setdefault(plan.subject, {})
+    except TypeError:  # a class whose objects cannot be keys: checked every time
+        return {}
 
 
 class Check:
@@ -49,7 +56,7 @@ class Check:
     def __init__(self, plan: Plan, note: Note) -> None:
         """Nothing is left to do for a plan like one that has passed."""
         self._plan, self._note = plan, note
-        self._left = 0 if plan.signature in _passed else _BATCHES
+        self._left = 0 if plan.signature in _findings(plan) else _BATCHES
         self._rooms = Rooms(pinned=False, keep=1)
 
     @property
@@ -60,14 +67,14 @@ class Check:
     def passed(self) -> None:
         """Remember that plans like this one give the user's bits."""
         self._left = 0
-        _passed.add(self._plan.signature)
+        _findings(self._plan)[self._plan.signature] = None
 
     def refuse(self, why: str, *, for_good: bool) -> None:
         """Remember why the plan was given up; `for_good`: in later epochs too."""
         self._left = 0
         self._note.outcome, self._note.why = "declined", why
         if for_good:
-            _refused[self._plan.signature] = why
+            _findings(self._plan)[self._plan.signature] = why
         if os.environ.get("STOKER_BOOST_DEBUG"):
             print(f"stoker boost: {self._note.what} goes on as the script wrote it: {why}", file=sys.stderr)
 

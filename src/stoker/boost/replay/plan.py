@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.utils.data as loading
+from torch.nn.modules import module as modules
 from torch.utils.data._utils.collate import default_collate
 
 from stoker.boost.replay.available import share_bytes
@@ -57,6 +58,8 @@ class Plan:
     reads_ahead: bool
     """Whether, without workers, indices may be asked for before their time because nobody can see it."""
     pinned: bool
+    subject: Any
+    """The script's own data set at the bottom of all subsets: what is learnt about a plan holds for it."""
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -89,6 +92,7 @@ def plan_for(loader: Any) -> Plan:
         rewindable=known,
         reads_ahead=known and not workers and not engine.draws and not engine.serial and engine.ahead and _reads_ahead(loader.sampler),
         pinned=bool(loader.pin_memory and _accelerator()),
+        subject=_bottom(loader.dataset),
     )
 
 
@@ -113,8 +117,15 @@ def _check_surroundings() -> None:
         raise Unfit("a torch function mode is active (a default device, or a context that changes what torch does)")
     if str(torch.get_default_device()) != "cpu":
         raise Unfit(f"the default device is {torch.get_default_device()}")
+    if hooked():
+        raise Unfit("a hook is registered for all modules: it would be called for transforms too")
     if torch.get_default_dtype() != torch.float32:
         raise Unfit(f"the default dtype is {torch.get_default_dtype()}: random numbers are drawn in another way then")
+
+
+def hooked() -> bool:
+    """Whether a hook is registered for every module of the process: torchvision's transforms are modules."""
+    return bool(modules._global_forward_hooks or modules._global_forward_pre_hooks)
 
 
 def _check_loader(loader: Any) -> None:
@@ -166,6 +177,12 @@ def _check_memory(needed: int) -> None:
     if allowed is not None and needed > allowed:
         available = allowed / _MEMORY_SHARE
         raise Unfit(f"too little memory: its batches on their way take {needed / 1e9:.2f} GB, {available / 1e9:.2f} GB are available")
+
+
+def _bottom(dataset: Any) -> Any:
+    while isinstance(dataset, loading.Subset):
+        dataset = dataset.dataset
+    return dataset
 
 
 def _threads(workers: int, engine: Engine) -> int:

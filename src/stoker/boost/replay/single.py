@@ -1,0 +1,161 @@
+"""A replayed loader without workers: it asks sampler and generators at the very moments at which PyTorch's iterator does."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import _DatasetKind
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataLoaderIter
+
+from stoker.boost import copies
+from stoker.boost.notes import Note
+from stoker.boost.replay.account import Account
+from stoker.boost.replay.check import Check
+from stoker.boost.replay.crew import Crew, Job
+from stoker.boost.replay.indices import indices, why_not
+from stoker.boost.replay.plan import Plan, hooked
+from stoker.boost.replay.rooms import Rooms, handed
+from stoker.boost.replay.stream import Stream
+
+
+class ReplaySingle(_SingleProcessDataLoaderIter):
+    """Without workers: random numbers are drawn from the process's own state when the batch is asked for, as PyTorch's iterator does."""
+
+    def __init__(self, loader: Any, plan: Plan, note: Note, check: Check) -> None:
+        # Not the single-process one's own: the same, without what data pipes need.
+        _BaseDataLoaderIter.__init__(self, loader)
+        if self._timeout != 0:
+            raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
+        if self._num_workers != 0:
+            raise AssertionError("_SingleProcessDataLoaderIter requires num_workers == 0")
+        self._profile_name = "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__"
+        fetching = self._dataset, self._auto_collation, self._collate_fn, self._drop_last
+        self._dataset_fetcher = _DatasetKind.create_fetcher(self._dataset_kind, *fetching)
+        self._plan, self._note, self._check, self._account = plan, note, check, Account(note)
+        self._stream = Stream.of_process()
+        self._rooms = Rooms(pinned=plan.pinned, keep=plan.ahead + 3)
+        threads = plan.threads if plan.reads_ahead or plan.engine.ahead else 0
+        self._crew: Crew | None = None
+        if threads:
+            self._crew = Crew(plan.engine, self._rooms, threads=threads, ahead=plan.ahead, grain=plan.grain)
+        self._started = False
+        self._plain = False
+        self._given: deque[Any] = deque()
+        """Indices that were read ahead: their jobs are the crew's."""
+        self._unread = len(self._index_sampler) - 1 if plan.reads_ahead else 0
+        """Batches that may still be read ahead: never the last one, at which samplers draw once more."""
+
+    def _next_data(self) -> Any:
+        began = time.perf_counter()
+        was_read = bool(self._given)
+        index = self._given[0] if was_read else self._next_index()
+        count, plain = len(index), True
+        if not self._plain and (not self._plan.engine.current() or torch.get_default_dtype() != torch.float32 or hooked()):
+            self._turn_plain("the data set or its transforms were changed while it was iterated", for_good=False)
+        if self._plain:
+            data = self._own(index)
+        elif self._check.wanted:
+            data = self._both(index)
+        else:
+            data, plain = self._replayed(index, was_read)
+        if was_read:
+            self._given.popleft()
+        self._account.add(count, began, plain=plain)
+        return data
+
+    def _own(self, index: Any) -> Any:
+        data = self._dataset_fetcher.fetch(index)
+        if self._pin_memory:
+            data = torch.utils.data._utils.pin_memory.pin_memory(data, self._pin_memory_device)
+        return data
+
+    def _both(self, index: Any) -> Any:
+        """Make the batch in the user's way, which is the one that counts, and again in ours."""
+        before = self._stream.snapshot()
+        began = time.thread_time()
+        data = self._own(index)
+        plain_s = time.thread_time() - began
+        after = self._stream.snapshot()
+        try:
+            self._stream.restore(before)
+            reason = self._check.single(self._stream, index, data, after, plain_s)
+        except Exception as error:
+            reason = f"it could not be made both ways ({type(error).__name__}: {error})"
+        finally:
+            self._stream.restore(after)
+        if reason is not None:
+            self._turn_plain(reason)
+        return data
+
+    def _replayed(self, index: Any, was_read: bool) -> tuple[Any, bool]:
+        before = None
+        try:
+            index_B = indices(index, len(self._plan.dataset))
+            before = self._before()
+            data = self._made(index, index_B, was_read)
+            if self._plan.pinned:
+                copies.hand_out(*data)
+            return data, False
+        except Exception as error:
+            if before is not None:
+                before()
+            self._turn_plain(why_not(error))
+        # Outside of the `except`: what the user's code raises must not carry our exception as its context.
+        return self._own(index), True
+
+    def _before(self) -> Callable[[], object] | None:
+        """Return what puts the random state back to where it is now."""
+        engine = self._plan.engine
+        if not engine.draws:
+            return None
+        if engine.ahead or engine.serial:
+            return functools.partial(self._stream.restore, self._stream.snapshot())
+        # Whole batches draw from torch's generator alone: all three states would cost as much as the draws.
+        return functools.partial(torch.default_generator.set_state, torch.default_generator.get_state())
+
+    def _made(self, index: Any, index_B: np.ndarray, was_read: bool) -> Any:
+        engine = self._plan.engine
+        if self._crew is None:
+            room = self._rooms.take(engine.shapes(len(index_B)))
+            engine.fill(engine.draw(self._stream, index_B), room, 0, len(index_B))
+            return handed(room.tensors)
+        if not self._started:
+            self._started = True
+            self._crew.start()
+        if not was_read:
+            self._crew.put(self._job(index, index_B))
+        self._read_ahead()
+        room = self._crew.finish(self._crew.jobs[0])
+        self._crew.pop()
+        return handed(room.tensors)
+
+    def _job(self, index: Any, index_B: np.ndarray) -> Job:
+        job = Job(index=index, index_B=index_B, stream=self._stream)
+        if self._plan.engine.draws:  # in this thread, now
+            job.room = self._rooms.take(self._plan.engine.shapes(len(index_B)))
+            job.drawn, job.left = self._plan.engine.draw(self._stream, index_B), len(index_B)
+            job.is_drawn = True
+        return job
+
+    def _read_ahead(self) -> None:
+        assert self._crew is not None
+        while len(self._crew.jobs) <= self._plan.ahead and self._num_yielded + len(self._crew.jobs) < self._unread:
+            index = self._next_index()
+            self._given.append(index)
+            self._crew.put(self._job(index, indices(index, len(self._plan.dataset))))
+
+    def _turn_plain(self, why: str, *, for_good: bool = True) -> None:
+        self._plain = True
+        self._check.refuse(why, for_good=for_good)
+        if self._crew is not None:
+            self._crew.close()
+
+    def __del__(self) -> None:
+        if (crew := getattr(self, "_crew", None)) is not None:
+            crew.close()

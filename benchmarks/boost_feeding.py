@@ -58,7 +58,7 @@ def cases(quick: bool) -> list[Case]:
 def main() -> None:
     """Measure every case and claim."""
     bench = benchmark(__doc__)
-    rounds = 2 if bench.quick else 5
+    rounds = 2 if bench.quick else 3
     for case in cases(bench.quick):
         measure(bench, case, rounds)
     bench.finish()

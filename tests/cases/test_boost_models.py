@@ -608,7 +608,7 @@ def test_the_users_own_exceptions_are_passed_on(everything_kept: None) -> None:
         calls.append(1)
         raise Refuses("enough")
 
-    model.forward = refuse  # type: ignore[method-assign]
+    model.forward = refuse
     with pytest.raises(Refuses):
         model(next(batches())[0])
     assert len(calls) == 1
@@ -659,6 +659,7 @@ def waited_for_compilation(model: nn.Module, optimizer: torch.optim.Optimizer) -
     return losses
 
 
+@pytest.mark.slow
 def test_a_model_is_compiled_and_evaluates_as_before(compiled_at_once: None) -> None:
     on()
     model: Any = Net()
@@ -717,6 +718,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_take_the_first_ones_decision(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)

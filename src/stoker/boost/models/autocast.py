@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from stoker.boost.models.rehearsal import user_hooks
-
-if TYPE_CHECKING:
-    from stoker.boost.models.entry import Entry
-    from stoker.boost.models.training import Training
+from stoker.boost.models.ways import Group, Model
 
 
 class Autocast:
@@ -22,19 +17,19 @@ class Autocast:
     rehearsed = True
     told = "bfloat16 autocast inside the model"
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline what a script would see, and what has its own precision."""
         for optimizer in training.optimizers():
             if isinstance(optimizer, torch.optim.LBFGS):
                 return "LBFGS compares losses within a step, which the rounding of bfloat16 would mislead"
         return next((why for entry in training.entries if (why := _obstacle(entry))), None)
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """From the next call on."""
         for entry in training.able():
             entry.autocast = True
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """From the next call on."""
         for entry in training.entries:
             entry.autocast = False
@@ -43,7 +38,7 @@ class Autocast:
         """Nothing: the optimizer sees float32."""
 
 
-def _obstacle(entry: Entry) -> str | None:
+def _obstacle(entry: Model) -> str | None:
     module, root = entry.module, entry.root
     if module is None or root is None:
         return "the model is gone"

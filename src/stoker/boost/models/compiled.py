@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,12 +14,7 @@ from torch.optim import Optimizer
 
 from stoker.boost.models import outputs, ranks
 from stoker.boost.models.rehearsal import user_hooks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from stoker.boost.models.entry import Entry
-    from stoker.boost.models.training import Training
+from stoker.boost.models.ways import Group, Model
 
 _EXPECTED_S = {"cpu": 60.0, "cuda": 40.0}
 """What a compilation may take. A training that has not yet lasted as long is not expected to last as long again."""
@@ -40,7 +36,7 @@ class Compile:
     def __init__(self) -> None:
         self._made: dict[int, Compiled] = {}
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline where the compiler would be seen, or cannot work."""
         if ranks.world() > 1:
             return "not tried while several ranks train together"
@@ -48,17 +44,17 @@ class Compile:
             return "LBFGS calls the model a varying number of times a step"
         return next((why for entry in training.entries if (why := _obstacle(entry))), None)
 
-    def expected_s(self, training: Training) -> float:
+    def expected_s(self, training: Group) -> float:
         """Return for how many seconds the training must have lasted before a compilation is begun."""
         return max((_EXPECTED_S.get(entry.device.type, 60.0) for entry in training.entries), default=60.0)
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """From the next call on: that one compiles."""
         for entry in training.able():
             if entry.root is not None:
                 entry.compiled = self._made.setdefault(id(entry), Compiled(entry.root, entry.device))
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """What was compiled stays here, for the next block of the trial."""
         for entry in training.entries:
             entry.compiled = None
@@ -117,7 +113,7 @@ def compiled_by_user(module: nn.Module) -> bool:
     return any(type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None for part in module.modules())
 
 
-def _obstacle(entry: Entry) -> str | None:
+def _obstacle(entry: Model) -> str | None:
     root = entry.root
     if root is None:
         return "the model is gone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -15,15 +15,28 @@ from stoker.boost.guard import complain
 from stoker.boost.models import outputs
 from stoker.boost.models.compilation import Compilation, compilation
 from stoker.boost.models.rehearsal import channels_last, rehearse
-
-if TYPE_CHECKING:
-    from stoker.boost.models.compiled import Compiled
-    from stoker.boost.models.training import Training
+from stoker.boost.models.ways import CompiledCall
 
 Call = Callable[..., Any]
 
 _OURS = (RuntimeError, TypeError, NotImplementedError, AssertionError)
 """What torch raises when an operation does not take a type or a layout. Other exceptions are the user's, also as a way out of a forward."""
+
+
+class Keeper(Protocol):
+    """What a model tells of its calls, and whom."""
+
+    def disturbed(self) -> None:
+        """Something else than a training step is going on."""
+        ...
+
+    def failed(self, why: str) -> None:
+        """The model has failed in other arithmetic."""
+        ...
+
+    def withdraw(self, part: str, why: str) -> None:
+        """The script needs a part off."""
+        ...
 
 
 class Entry:
@@ -35,11 +48,11 @@ class Entry:
         self.where = where
         self.what = type(unwrapped(module)).__name__
         self.wrapper = type(module).__name__ if module is not unwrapped(module) else None
-        self.training: Training | None = None
+        self.training: Keeper | None = None
         self.device = _device(module)
         self.autocast = False
         self.layout = False
-        self.compiled: Compiled | None = None
+        self.compiled: CompiledCall | None = None
         self.wanted: frozenset[str] | None = None
         """Parts that are to be rehearsed at the next call."""
         self.obstacle: str | None = None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from stoker.boost.models.ways import Group
 from stoker.host.limits import find_limits
-
-if TYPE_CHECKING:
-    from stoker.boost.models.training import Training
 
 _THREADS_AT_IMPORT = torch.get_num_threads()
 _CHOSEN_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
@@ -25,7 +22,7 @@ class Tf32:
     rehearsed = False
     told = "TF32 for products of matrices"
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline where there is no TF32, or the script has asked for it itself."""
         why = _no_cuda(training)
         if why:
@@ -36,11 +33,11 @@ class Tf32:
             return "the script has set the precision of matrix products"
         return None
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """For the process."""
         torch.set_float32_matmul_precision("high")
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """Torch's default again."""
         if torch.get_float32_matmul_precision() == "high":
             torch.set_float32_matmul_precision("highest")
@@ -56,7 +53,7 @@ class CudnnBenchmark:
     rehearsed = False
     told = "cudnn.benchmark"
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline without convolutions on a GPU, and where the script has chosen."""
         why = _no_cuda(training)
         if why:
@@ -70,11 +67,11 @@ class CudnnBenchmark:
             return "the script asks for deterministic kernels"
         return None
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """For the process."""
         torch.backends.cudnn.benchmark = True
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """Torch's default again."""
         torch.backends.cudnn.benchmark = False
 
@@ -93,7 +90,7 @@ class Threads:
         self._before = torch.get_num_threads()
         self.told = f"{count} instead of {self._before} threads within operations"
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline where the work is on a GPU, or the number was chosen by somebody."""
         if any(entry.device.type != "cpu" for entry in training.entries):
             return "the model is not on the CPU"
@@ -104,11 +101,11 @@ class Threads:
             return "the script has set the number of threads"
         return None
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """For the process."""
         torch.set_num_threads(self._count)
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """As it was."""
         torch.set_num_threads(self._before)
 
@@ -123,5 +120,5 @@ def other_thread_counts() -> list[int]:
     return [count for count in dict.fromkeys(counts) if 1 <= count < now][:3]
 
 
-def _no_cuda(training: Training) -> str | None:
+def _no_cuda(training: Group) -> str | None:
     return "the model is not on a CUDA device" if any(entry.device.type != "cuda" for entry in training.entries) else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
-if TYPE_CHECKING:
-    from stoker.boost.models.training import Training
+from stoker.boost.models.ways import Group
 
 _KERNELS: dict[str, tuple[type[Optimizer], ...]] = {"cpu": (SGD, Adam, AdamW, Adagrad), "cuda": (SGD, Adam, AdamW)}
 """Optimizers with a fused kernel since torch 2.5, by type of device."""
@@ -27,18 +26,18 @@ class Fused:
     def __init__(self) -> None:
         self._changed: dict[int, _Changed] = {}
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline unless every optimizer of the training can be switched."""
         reasons = [unfit(optimizer) for optimizer in training.optimizers()]
         return next((reason for reason in reasons if reason), None if reasons else "no optimizer")
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """Switch every optimizer of the training."""
         for optimizer in training.optimizers():
             if unfit(optimizer) is None:
                 self._changed[id(optimizer)] = _Changed(optimizer)
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """Give the groups back what they had."""
         while self._changed:
             _, changed = self._changed.popitem()

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from stoker.boost.models.rehearsal import convolution_weights
-
-if TYPE_CHECKING:
-    from stoker.boost.models.training import Training
+from stoker.boost.models.ways import Group
 
 _OWNERS = 2
 """References to the storage of a tensor that nobody else shares, counting the one that asks."""
@@ -28,7 +25,7 @@ class Layout:
     def __init__(self) -> None:
         self._changed: list[weakref.ref[nn.Parameter]] = []
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Decline where weights are already laid out, by the script or into DistributedDataParallel's buckets, or shared."""
         weights = _weights(training, everything=True)
         if not weights:
@@ -45,7 +42,7 @@ class Layout:
             return "the script holds other tensors on the memory of the weights"
         return None
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """Lay the weights out anew."""
         for entry in training.able():
             entry.layout = True
@@ -53,7 +50,7 @@ class Layout:
         self._changed = [weakref.ref(weight) for weight in weights]
         _lay_out(weights, training.optimizers(), torch.channels_last)
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """As they were."""
         for entry in training.entries:
             entry.layout = False
@@ -75,7 +72,7 @@ class Layout:
         return None
 
 
-def _weights(training: Training, *, everything: bool = False) -> list[nn.Parameter]:
+def _weights(training: Group, *, everything: bool = False) -> list[nn.Parameter]:
     entries = training.entries if everything else training.able()
     found = [weight for entry in entries if entry.root is not None for weight in convolution_weights(entry.root)]
     return list({id(weight): weight for weight in found}.values())

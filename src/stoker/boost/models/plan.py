@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from stoker.boost.models.attempt import Attempt
 from stoker.boost.models.autocast import Autocast
 from stoker.boost.models.compiled import Compile
 from stoker.boost.models.flags import CudnnBenchmark, Tf32, Threads, other_thread_counts
@@ -15,28 +15,7 @@ from stoker.boost.models.training import Training
 from stoker.boost.models.trial import Verdict
 from stoker.boost.models.ways import Way
 
-Answer: TypeAlias = "Verdict | None"
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """Ways that are tried together, on top of what is kept already."""
-
-    ways: tuple[Way, ...]
-    after_s: float = 0.0
-    """Seconds of training before it is worth while."""
-
-    @property
-    def part(self) -> str:
-        """The part that the attempt is about."""
-        return self.ways[0].name
-
-    def involves(self, part: str) -> bool:
-        """Whether a part is among them."""
-        return any(way.name == part for way in self.ways)
-
-
-Plan: TypeAlias = Generator[Attempt, Answer, None]
+Plan: TypeAlias = "Generator[Attempt, Verdict | None, None]"
 
 
 def plan(training: Training, parts: frozenset[str], *, process: bool) -> Plan:

@@ -6,21 +6,18 @@ import time
 import weakref
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch.optim import Optimizer
 
 from stoker.boost.guard import complain
 from stoker.boost.models import ranks
+from stoker.boost.models.attempt import Attempt
+from stoker.boost.models.entry import Entry
 from stoker.boost.models.trial import Trial, Verdict
 from stoker.boost.models.waiting import waited_s
+from stoker.boost.models.ways import Way
 from stoker.boost.notes import NOTES, Note, Outcome
-
-if TYPE_CHECKING:
-    from stoker.boost.models.entry import Entry
-    from stoker.boost.models.plan import Answer, Attempt
-    from stoker.boost.models.ways import Way
 
 _FIRST_STEPS = 3
 """Steps that are left alone: they set up the optimizer's state and whatever else is made once."""
@@ -63,7 +60,7 @@ class Training:
         self._beat: int | None = None
         self._last_s: float | None = None
         self._disturbed = False
-        self._plan: Generator[Attempt, Answer, None] | None = None
+        self._plan: Generator[Attempt, Verdict | None, None] | None = None
         self._running: _Running | None = None
         self._broken: str | None = None
 
@@ -119,7 +116,7 @@ class Training:
         for way in reversed(list(self.on.values())):
             self._switch(way, False)
 
-    def begin(self, plan: Generator[Attempt, Answer, None]) -> None:
+    def begin(self, plan: Generator[Attempt, Verdict | None, None]) -> None:
         """Work through a plan from the next step on."""
         self._plan = plan
 
@@ -170,7 +167,7 @@ class Training:
         else:
             self._lap(step_s)
 
-    def _next(self, answer: Answer) -> None:
+    def _next(self, answer: Verdict | None) -> None:
         """Go on to the next attempt of the plan, or to its end."""
         assert self._plan is not None
         self._running, self._broken = None, None

@@ -146,7 +146,7 @@ class Watch:
         old = before.training if before is not None and before.ref() is optimizer else None
         theirs = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         entries = self._found(theirs)
-        training = old or next((entry.training for entry in entries if entry.training is not None), None)
+        training = old or next((other for other in self._trainings if any(entry in other.entries for entry in entries)), None)
         if training is None and entries and not self._here.busy:
             training = Training(self._count)
             self._count += 1

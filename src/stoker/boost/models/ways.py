@@ -1,13 +1,63 @@
-"""What every part of close and fast can do: say whether it fits a training, and be switched on and off between two steps."""
+"""What every part of close and fast can do, and what it needs to know of what is trained."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import torch
+from torch import nn
 from torch.optim import Optimizer
 
-if TYPE_CHECKING:
-    from stoker.boost.models.training import Training
+
+class CompiledCall(Protocol):
+    """A model's call, compiled for one kind of call."""
+
+    def takes(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, calls: int) -> bool:
+        """Whether a call is of that kind."""
+        ...
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call it."""
+        ...
+
+
+class Model(Protocol):
+    """A model where it is called."""
+
+    device: torch.device
+    wrapper: str | None
+    own_autocast: bool
+    autocast: bool
+    layout: bool
+    compiled: CompiledCall | None
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that is called; None when it is gone."""
+        ...
+
+    @property
+    def root(self) -> nn.Module | None:
+        """The user's own module inside."""
+        ...
+
+
+class Group(Protocol):
+    """Models and optimizers that train together."""
+
+    @property
+    def entries(self) -> Sequence[Model]:
+        """All models."""
+        ...
+
+    def able(self) -> Sequence[Model]:
+        """Return the models that have passed the last rehearsal."""
+        ...
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimizers that are alive."""
+        ...
 
 
 class Way(Protocol):
@@ -20,15 +70,15 @@ class Way(Protocol):
     told: str
     """What it does, for --explain: `bfloat16 autocast`."""
 
-    def fits(self, training: Training) -> str | None:
+    def fits(self, training: Group) -> str | None:
         """Return why it is not to be tried, None when it is."""
         ...
 
-    def on(self, training: Training) -> None:
+    def on(self, training: Group) -> None:
         """Switch it on: between two steps, never within one."""
         ...
 
-    def off(self, training: Training) -> None:
+    def off(self, training: Group) -> None:
         """Switch it off again, leaving nothing."""
         ...
 

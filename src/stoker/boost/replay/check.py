@@ -29,13 +29,14 @@ _FIRST, _MOST = 4, 32
 _PATIENCE = 1.5
 """So much slower may the first batches be where samples are kept: later epochs find them made."""
 
-_known: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], str | None]] = weakref.WeakKeyDictionary()
-"""By data set and plan: why it was refused, None where it has passed."""
+_known: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], str | int]] = weakref.WeakKeyDictionary()
+"""By data set and plan: why it was refused, or how many batches are still to be made both ways."""
 
 
 def refusal(plan: Plan) -> str | None:
     """Return why a plan like this was refused earlier for the same data set, None when it was not."""
-    return _findings(plan).get(plan.signature)
+    found = _findings(plan).get(plan.signature)
+    return found if isinstance(found, str) else None
 
 
 def forget() -> None:
@@ -43,7 +44,7 @@ def forget() -> None:
     _known.clear()
 
 
-def _findings(plan: Plan) -> dict[tuple[Any, ...], str | None]:
+def _findings(plan: Plan) -> dict[tuple[Any, ...], str | int]:
     try:
         return _known.setdefault(plan.subject, {})
     except TypeError:  # a class whose objects cannot be keys: checked every time
@@ -56,7 +57,8 @@ class Check:
     def __init__(self, plan: Plan, note: Note) -> None:
         """Nothing is left to do for a plan like one that has passed."""
         self._plan, self._note = plan, note
-        self._left = 0 if plan.signature in _findings(plan) else _BATCHES
+        found = _findings(plan).get(plan.signature, _BATCHES)
+        self._left = found if isinstance(found, int) else 0
         self._rooms = Rooms(pinned=False, keep=1)
 
     @property
@@ -66,8 +68,7 @@ class Check:
 
     def passed(self) -> None:
         """Remember that plans like this one give the user's bits."""
-        self._left = 0
-        _findings(self._plan)[self._plan.signature] = None
+        self._left = _findings(self._plan)[self._plan.signature] = 0
 
     def refuse(self, why: str, *, for_good: bool) -> None:
         """Remember why the plan was given up; `for_good`: in later epochs too."""
@@ -89,6 +90,7 @@ class Check:
         if reason is not None:
             return f"a batch differs from PyTorch's: {reason}"
         self._left -= 1
+        _findings(self._plan)[self._plan.signature] = self._left
         self._count(plain_s * rows / len(index), self._timed(stream, before, index, rows), rows)
         if not self._left:
             if self._slower(1):

@@ -119,6 +119,10 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
         return data
 
     def _made(self, worker: int, job: Job) -> tuple[Any, bool]:
+        if not self._plain and not self._plan.engine.current():
+            text = "variables that a transform reads were changed while workers keep the old ones: from here on batches may differ"
+            guard.say("changed variables", text)
+            self._turn_plain("variables that its transforms read were changed while it was iterated")
         if not self._plain and any(tensor._version != version for tensor, version in self._shared):
             text = "the script writes into the tensors of a data set, of which workers have their own copy: from here on batches may differ"
             guard.say("shared tensors", text)

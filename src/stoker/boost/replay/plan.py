@@ -73,7 +73,10 @@ def plan_for(loader: Any) -> Plan:
     _check_loader(loader)
     workers = loader.num_workers
     dataset = snapshot(loader.dataset) if workers else loader.dataset
-    engine = engine_for(recognise_data(dataset))
+    try:
+        engine = engine_for(recognise_data(dataset))
+    except (OverflowError, ValueError, TypeError) as error:
+        raise Unfit(f"its samples cannot be taken apart ({error})") from error
     if workers:
         _check_start_method(loader)
         _check_threads(engine)
@@ -115,12 +118,19 @@ def _check_surroundings() -> None:
         raise Unfit("it is iterated within a worker of another loader")
     if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
         raise Unfit("a torch function mode is active (a default device, or a context that changes what torch does)")
-    if str(torch.get_default_device()) != "cpu":
-        raise Unfit(f"the default device is {torch.get_default_device()}")
+    if (device := _default_device()) != "cpu":
+        raise Unfit(f"the default device is {device}")
     if hooked():
         raise Unfit("a hook is registered for all modules: it would be called for transforms too")
     if torch.get_default_dtype() != torch.float32:
         raise Unfit(f"the default dtype is {torch.get_default_dtype()}: random numbers are drawn in another way then")
+
+
+def _default_device() -> str:
+    try:
+        return str(torch.get_default_device())
+    except AttributeError:  # 2.5, after set_default_device(None)
+        return "cpu"
 
 
 def hooked() -> bool:

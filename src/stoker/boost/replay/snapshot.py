@@ -11,6 +11,8 @@ import torch
 import torch.utils.data as loading
 
 from stoker.boost.replay.available import available_bytes
+from stoker.boost.replay.frozen import freeze
+from stoker.boost.replay.unfit import Unfit
 
 _TRANSFORMS = ("transform", "target_transform", "transforms")
 _LISTS = ("targets", "samples", "imgs", "indices", "labels", "_labels")
@@ -26,8 +28,10 @@ def snapshot(dataset: Any) -> Any:
     """Return a copy of `dataset` with transforms, lists and pixels of its own, as its workers would have them.
 
     Pixels too large for that are shared: a script that writes into them while an epoch runs is the one case that differs (`written` sees it
-    for tensors). Tensors in shared memory are shared with workers too. Raises what copying a transform raises.
+    for tensors). Tensors in shared memory are shared with workers too. Raises Unfit, and what copying a transform raises.
     """
+    if not hasattr(dataset, "__dict__") or not isinstance(dataset, loading.Dataset):
+        raise Unfit(f"its data set is a {type(dataset).__name__}")
     own: Any = copy.copy(dataset)
     if isinstance(dataset, loading.ConcatDataset):
         own.datasets = [snapshot(part) for part in dataset.datasets]
@@ -36,9 +40,10 @@ def snapshot(dataset: Any) -> Any:
     if isinstance(dataset, loading.Subset):
         own.dataset = snapshot(dataset.dataset)
     memo: dict[int, Any] = {}
+    frozen: set[int] = set()
     for name in _TRANSFORMS:
         if vars(own).get(name) is not None:
-            setattr(own, name, copy.deepcopy(vars(own)[name], memo))
+            setattr(own, name, freeze(copy.deepcopy(vars(own)[name], memo), seen=frozen))
     for name in _LISTS:
         if isinstance(vars(own).get(name), list):
             setattr(own, name, list(vars(own)[name]))

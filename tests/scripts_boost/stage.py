@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import sys
 import traceback
 import warnings
@@ -118,6 +119,8 @@ def _attempt(name: str, function: Callable[[], None]) -> None:
 
 def main() -> None:
     """`python FILE all FOLDER` runs every case and catches what it raises; `python FILE CASE FOLDER` runs one and does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: the cases send themselves Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("CASE_PACE") == "any" and (check := sys.modules.get("stoker.boost.replay.check")):
         check.Check._slower = lambda self, at_once: False  # type: ignore[attr-defined]
     if sys.argv[1] == "all":

@@ -117,7 +117,7 @@ def _loader(observation: Observation, split: Split) -> Iterator[Fix]:
             gain=at_most(waits),
             bound=True,
             formula=_without(split, waits),
-            caution=None,
+            caution="it replays the loaders that it knows, and leaves the others as they are: --explain says which",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -22,15 +23,19 @@ def wild_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Lightning is no extra of Stoker's: its script is run where somebody has installed it.
+INSTALLED = [script for script in wild.ALL if script.name != "lightning" or importlib.util.find_spec("lightning")]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", wild.ALL, ids=[script.name for script in wild.ALL])
+@pytest.mark.parametrize("script", INSTALLED, ids=[script.name for script in INSTALLED])
 def test_a_script_prints_the_same_numbers(script: wild.Wild, wild_data: Path) -> None:
     command = script.command(wild_data, 2)
     plain = wild.run(command, tier=None, OMP_NUM_THREADS="1")
     if plain.missing:
         pytest.skip(f"needs a package: {plain.err.strip().splitlines()[-1]}")
     assert plain.status == 0, plain.err
-    assert plain.out.count("\n") > 4
+    assert plain.out.count("\n") > 2
     boosted = wild.run(command, tier="exact", OMP_NUM_THREADS="1", STOKER_BOOST_DEBUG="1")
     assert boosted.status == 0, boosted.err
     assert boosted.out == plain.out

@@ -49,11 +49,11 @@ def labels_of_all_kinds() -> None:
         np.arange(96).astype(object),
         np.arange(96).astype(">i4"),
     ]
-    for targets in kinds:
+    for number, targets in enumerate(kinds):
         say(type(targets).__name__, getattr(targets, "dtype", ""))
         made = cifar(transform=CROPPED)
         made.targets = targets
-        for workers in (0, 1):
+        for workers in (0, 1) if number % 4 == 0 else (0,):
             run(DataLoader(made, 5, num_workers=workers))
 
 

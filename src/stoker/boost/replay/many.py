@@ -54,6 +54,7 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
         """PyTorch's own iterator, where it has taken over."""
         self._thread, self._loader_of = threading.get_ident(), weakref.ref(loader)
         self._shared = tensors_of(plan.dataset)
+        self._threads_before = torch.get_num_threads()
         self._sent: deque[tuple[int, Job]] = deque()
         self._crew: Crew | None = self._opened()
         self._reset(loader, first_iter=True)
@@ -119,7 +120,9 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
         return data
 
     def _made(self, worker: int, job: Job) -> tuple[Any, bool]:
-        if not self._plain and not self._plan.engine.current():
+        if not self._plain and torch.get_default_dtype() != torch.float32:
+            self._turn_plain("the default dtype was changed while it was iterated", for_good=False)
+        if not self._plain and torch.get_num_threads() == self._threads_before and not self._plan.engine.current():
             text = "variables that a transform reads were changed while workers keep the old ones: from here on batches may differ"
             guard.say("changed variables", text)
             self._turn_plain("variables that its transforms read were changed while it was iterated")
@@ -202,12 +205,12 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
             self._turn_plain(f"a batch could not be drawn ({type(error).__name__}: {error})")
             self._leave()
 
-    def _turn_plain(self, why: str) -> None:
+    def _turn_plain(self, why: str, *, for_good: bool = True) -> None:
         """From here on the user's own code makes the batches, in this process and with the workers' random states, which are put back."""
         if self._plain:
             return
         self._plain = True
-        self._check.refuse(why, for_good=True)
+        self._check.refuse(why, for_good=for_good)
         crew, self._crew = self._crew, None
         if crew is None:
             return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,13 +23,24 @@ def fetched(fetcher: Any, index: Any, stream: Stream) -> Any:
 
     The samples are made with the worker's random state; they are collated outside of it, since a worker would collate into shared memory.
     """
-    with stream.made_global(), threads(1):
+    with stream.made_global(), threads(1), _first_dtype():
         dataset = fetcher.dataset
         if getattr(dataset, "__getitems__", None):
             samples = dataset.__getitems__(index)
         else:
             samples = [dataset[place] for place in index]
     return fetcher.collate_fn(samples)
+
+
+@contextlib.contextmanager
+def _first_dtype() -> Iterator[None]:
+    """Have the default dtype that a plan's workers were begun with, whatever the script has set since."""
+    now = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(now)
 
 
 def sent(fetcher: Any, index: Any, stream: Stream, worker: int) -> Any:
@@ -39,7 +52,7 @@ def sent(fetcher: Any, index: Any, stream: Stream, worker: int) -> Any:
         stream.restore(before)
     # Outside of the `except`, so that the exception has no context that it would not have in a worker; once more the whole way, so that
     # the traceback has the frames that a worker's has.
-    with stream.made_global(), threads(1):
+    with stream.made_global(), threads(1), _first_dtype():
         try:
             return fetcher.fetch(index)
         except Exception:

@@ -108,12 +108,13 @@ def test_draw_all_leaves_the_streams_where_workers_that_live_on_leave_them() -> 
 
 
 def test_nobody_is_left_behind() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     crew, jobs = crew_of(Numbers(), 3)
     crew.finish(jobs[0])
+    assert set(threading.enumerate()) - before
     crew.close()
     crew.join()
-    assert threading.active_count() == before
+    assert not set(threading.enumerate()) - before
 
 
 def test_a_finished_batch_is_not_kept_alive_by_an_idle_thread() -> None:

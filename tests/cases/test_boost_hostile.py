@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts_boost"
 TOGETHER = ("errors", "edits", "keeps", "threads", "loaders", "habits", "kinds", "surroundings")
 """Files whose cases run one after the other in one process; those of endings.py have a process each."""
-LIMIT_S = 300
+LIMIT_S = 550
 
 
 @dataclass(kw_only=True)

@@ -48,11 +48,6 @@ def hand_out(*tensors: torch.Tensor) -> None:
         complain("copies", error)
 
 
-def busy(tensor: torch.Tensor) -> bool:
-    """Whether a copy to a GPU still reads `tensor`: never, since what reads on is a copy of it in memory of its own."""
-    return False
-
-
 class Copies:
     """The batches that were handed out in this process, and what copying them costs the script in either way."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from stoker.data.normalise import Normalise
+
+Loaded = TypeVar("Loaded")
 
 VERSION = 1
 BEST, TABLE = -1, 0
@@ -98,12 +102,16 @@ class Kernel:
 @functools.cache
 def kernel() -> Kernel | str:
     """Return the kernel that was built with the package, or the reason why there is none."""
-    folder = Path(__file__).parent
-    built = [folder / f"_augment{suffix}" for suffix in EXTENSION_SUFFIXES if (folder / f"_augment{suffix}").is_file()]
-    if not built:
+    return built(Path(__file__).with_name("_augment"), Kernel)
+
+
+def built(stem: Path, load: Callable[[Path], Loaded]) -> Loaded | str:
+    """Return what `load` makes of the library that was built under the name `stem`, or the reason why there is none."""
+    paths = [path for suffix in EXTENSION_SUFFIXES if (path := stem.with_name(stem.name + suffix)).is_file()]
+    if not paths:
         return "the C kernel was not built (no compiler when Stoker was installed)"
     try:
-        return Kernel(built[0])
+        return load(paths[0])
     except OSError as error:
         return f"the C kernel cannot be loaded: {error}"
 

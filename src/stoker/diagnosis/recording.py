@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Recording:
 def read_recordings(folder: Path) -> tuple[Recording, ...]:
     """Return the recordings in a folder, by rank and process number. A file that cannot be read is left out."""
     found = [recording for path in sorted(folder.glob("process-*.jsonl")) if (recording := read_recording(path)) is not None]
-    return tuple(sorted(found, key=lambda recording: (_whole(recording.start.get("rank")), _whole(recording.start.get("pid")))))
+    return tuple(sorted(found, key=lambda recording: (whole(recording.start.get("rank")), whole(recording.start.get("pid")))))
 
 
 def read_recording(path: Path) -> Recording | None:
@@ -66,7 +67,7 @@ def read_recording(path: Path) -> Recording | None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    entries = [entry for line in lines if (entry := _object(line)) is not None]
+    entries = [entry for line in lines if (entry := parsed(line)) is not None]
     by_kind: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         by_kind.setdefault(str(entry.get("kind")), []).append(entry)
@@ -90,17 +91,23 @@ def read_recording(path: Path) -> Recording | None:
 def progress(folder: Path) -> tuple[int, int]:
     """Return how many processes of a folder train, and how many of these have ended their observation. Reads little of each file."""
     training = ended = 0
+    for head, tail in both_ends(folder, tail_bytes=_TAIL_BYTES):
+        training += b'{"optimizer":' in head
+        ended += b'{"optimizer":' in head and b'"kind": "end"' in tail
+    return training, ended
+
+
+def both_ends(folder: Path, *, tail_bytes: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the beginning and the last `tail_bytes` of what each process wrote; one that cannot be read is left out."""
     for path in folder.glob("process-*.jsonl"):
         try:
             with open(path, "rb") as file:
                 head = file.read(_HEAD_BYTES)
-                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                file.seek(max(0, path.stat().st_size - tail_bytes))
                 tail = file.read()
         except OSError:
             continue
-        training += b'{"optimizer":' in head
-        ended += b'{"optimizer":' in head and b'"kind": "end"' in tail
-    return training, ended
+        yield head, tail
 
 
 def loaders(recording: Recording) -> list[dict[str, Any]]:
@@ -114,7 +121,8 @@ def optimizer(recording: Recording) -> dict[str, Any]:
     return part(recording.facts, "optimizer")
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def parsed(line: str) -> dict[str, Any] | None:
+    """Return a line's JSON object; None when it is none, or was cut."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -132,6 +140,7 @@ def _segment(row: Any) -> Segment | None:
     return Segment(row[0], 1e-6 * start, 1e-6 * duration, seconds, None if site is None else int(site), None if cpu is None else 1e-6 * cpu)
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
+    """Return a number written in digits; -1 for anything else."""
     text = str(value)
     return int(text) if text.isdecimal() else -1

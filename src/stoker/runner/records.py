@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stoker.diagnosis.recording import both_ends, parsed, whole
 from stoker.runs.fields import listed, number
 
-_HEAD_BYTES, _TAIL_BYTES = 2**16, 2**18
+_TAIL_BYTES = 2**18
 
 
 class StepRow(NamedTuple):
@@ -115,7 +115,7 @@ def read_records(folder: Path) -> tuple[Record, ...]:
     """Return the processes that fetched a batch, began a backward or did a step: by rank, then in the order in which they began."""
     found = [record for path in folder.glob("process-*.jsonl") if (record := read_record(path)) is not None]
     trained = [record for record in found if record.first or record.losses]
-    return tuple(sorted(trained, key=lambda record: (_whole(record.start.get("rank")), number(record.first.get("at_s")) or 0.0)))
+    return tuple(sorted(trained, key=lambda record: (whole(record.start.get("rank")), number(record.first.get("at_s")) or 0.0)))
 
 
 def read_record(path: Path) -> Record | None:
@@ -124,7 +124,7 @@ def read_record(path: Path) -> Record | None:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    entries = [entry for line in lines if (entry := _object(line)) is not None]
+    entries = [entry for line in lines if (entry := parsed(line)) is not None]
 
     def of(kind: str) -> list[dict[str, Any]]:
         return [entry for entry in entries if entry.get("kind") == kind]
@@ -142,20 +142,13 @@ def read_record(path: Path) -> Record | None:
 def all_at_limit(folder: Path) -> bool:
     """Whether every process that trains has done the steps that were asked for. Reads little of each file."""
     training, ended, expected = 0, 0, 1
-    for path in folder.glob("process-*.jsonl"):
-        try:
-            with open(path, "rb") as file:
-                head = file.read(_HEAD_BYTES)
-                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-                tail = file.read()
-        except OSError:
-            continue
+    for head, tail in both_ends(folder, tail_bytes=_TAIL_BYTES):
         if b'"kind": "steps"' not in head:
             continue
         training += 1
         ended += b'"kind": "end"' in tail
-        start = _object(head.split(b"\n", 1)[0].decode(errors="replace")) or {}
-        expected = max(expected, _whole(start.get("local_world_size")))
+        start = parsed(head.split(b"\n", 1)[0].decode(errors="replace")) or {}
+        expected = max(expected, whole(start.get("local_world_size")))
     return 0 < training <= ended and ended >= expected
 
 
@@ -166,16 +159,3 @@ def _between(one: dict[str, Any], other: dict[str, Any]) -> float | None:
 
 def _is_row(row: Any) -> bool:
     return isinstance(row, list) and len(row) == len(StepRow._fields) and all(number(value) is not None for value in row)
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _whole(value: Any) -> int:
-    text = str(value)
-    return int(text) if text.isdecimal() else -1

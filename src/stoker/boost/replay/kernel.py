@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass, field
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
+
+from stoker.data.kernel import built
 
 VERSION = 1
 MAX_CHANNELS = 8
@@ -174,14 +175,7 @@ class Numpy:
 @functools.cache
 def kernel() -> Kernel | str:
     """Return the kernel that was built with the package, or the reason why there is none."""
-    folder = Path(__file__).parent
-    built = [folder / f"_replay{suffix}" for suffix in EXTENSION_SUFFIXES if (folder / f"_replay{suffix}").is_file()]
-    if not built:
-        return "the C kernel was not built (no compiler when Stoker was installed)"
-    try:
-        return Kernel(built[0])
-    except OSError as error:
-        return f"the C kernel cannot be loaded: {error}"
+    return built(Path(__file__).with_name("_replay"), Kernel)
 
 
 @functools.cache

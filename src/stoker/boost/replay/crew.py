@@ -84,7 +84,10 @@ class Crew:
             thread.start()
 
     def finish(self, job: Job) -> Room:
-        """Return the finished room of the first job, working on it as far as nobody else does. Raises what making it raised."""
+        """Return the finished room of the first job, working on it as far as nobody else does.
+
+        Raises what making it raised, and RuntimeError when the crew is closed.
+        """
         while True:
             with self._ready:
                 if job.error is not None:
@@ -92,6 +95,8 @@ class Crew:
                 if job.done:
                     assert job.room is not None
                     return job.room
+                if self._closed:
+                    raise RuntimeError("its threads were ended")
                 task = self._task(1)
                 if task is None:
                     self._ready.wait(1.0)

@@ -84,5 +84,6 @@ def _note(loader: Any, outcome: Outcome, why: str) -> Note:
 
 
 def _how(plan: Plan) -> str:
-    threads = f"{plan.threads} thread{'s' if plan.threads != 1 else ''}" if plan.threads else "the script's own thread"
+    own = "the script's own thread" + (" and one that runs a batch ahead" if plan.guesses else "")
+    threads = f"{plan.threads} thread{'s' if plan.threads != 1 else ''}" if plan.threads else own
     return f"{plan.engine.what}, in {threads}"

@@ -109,12 +109,16 @@ class Fused:
         leaf_B, local_B = self.data.locate(index_B)
         local_B = np.ascontiguousarray(local_B, np.int64)
         if len(self.parts) == 1:
-            words = int(self._words_P[0])
-            words_BK = stream.torch_words(len(local_B) * words).reshape(-1, words) if words else np.zeros((len(local_B), 0), np.uint32)
-            shares = [Share(part=self.parts[0], place_K=None, index_K=local_B, **_codes(self.parts[0], words_BK))]
+            shares = [self.share(stream, local_B)]
         else:
             shares = list(self._shares(stream, leaf_B, local_B))
-        return shares, self._labels(leaf_B, local_B)
+        return shares, self.labels(leaf_B, local_B)
+
+    def share(self, stream: Stream, local_B: np.ndarray) -> Share:
+        """Draw for the images `local_B` (int64, contiguous, places in the source) where all are of one part."""
+        words = int(self._words_P[0])
+        words_BK = stream.torch_words(len(local_B) * words).reshape(-1, words) if words else np.zeros((len(local_B), 0), np.uint32)
+        return Share(part=self.parts[0], place_K=None, index_K=local_B, **_codes(self.parts[0], words_BK))
 
     def _shares(self, stream: Stream, leaf_B: np.ndarray, local_B: np.ndarray) -> Iterator[Share]:
         """Yield a share for each leaf in the batch. The words were drawn sample after sample, by each sample as many as its leaf takes."""
@@ -127,7 +131,8 @@ class Fused:
                 words_KW = words[starts_B[place_K][:, None] + np.arange(part.geometry.words)]
                 yield Share(part=part, place_K=place_K, index_K=local_B[place_K], **_codes(part, words_KW))
 
-    def _labels(self, leaf_B: np.ndarray, local_B: np.ndarray) -> torch.Tensor:
+    def labels(self, leaf_B: np.ndarray, local_B: np.ndarray) -> torch.Tensor:
+        """Return the labels of the samples as they are now. Raises Unfit when one is of another type than the first."""
         if len(self.parts) == 1:
             found = self.parts[0].labels(local_B)
         else:

@@ -19,6 +19,7 @@ from stoker.boost.replay.available import share_bytes
 from stoker.boost.replay.data import recognise_data
 from stoker.boost.replay.engine import Engine
 from stoker.boost.replay.engines import engine_for
+from stoker.boost.replay.guess import can_guess
 from stoker.boost.replay.harmless import Harmless, judge
 from stoker.boost.replay.library import replaced
 from stoker.boost.replay.snapshot import snapshot
@@ -57,6 +58,8 @@ class Plan:
     """Whether the sampler keeps nothing but generators, so that an iteration can be begun again."""
     reads_ahead: bool
     """Whether, without workers, indices may be asked for before their time because nobody can see it."""
+    guesses: bool
+    """Whether the next batch of a loader without workers is made ahead, on the chance that nothing it depends on changes."""
     pinned: bool
     subject: Any
     """The script's own data set at the bottom of all subsets: what is learnt about a plan holds for it."""
@@ -94,6 +97,7 @@ def plan_for(loader: Any) -> Plan:
         grain=_grain(engine, batch, row_bytes, threads),
         rewindable=known,
         reads_ahead=known and not workers and not engine.draws and not engine.serial and engine.ahead and _reads_ahead(loader.sampler),
+        guesses=known and not workers and can_guess(engine) and _reads_ahead(loader.sampler) and find_limits().cores > 1,
         pinned=bool(loader.pin_memory and _accelerator()),
         subject=_bottom(loader.dataset),
     )

@@ -18,10 +18,15 @@ from stoker.boost.notes import Note
 from stoker.boost.replay.account import Account
 from stoker.boost.replay.check import Check
 from stoker.boost.replay.crew import Crew, Job
+from stoker.boost.replay.fused import Fused
+from stoker.boost.replay.guess import Guess
 from stoker.boost.replay.indices import indices, why_not
 from stoker.boost.replay.plan import Plan, hooked
 from stoker.boost.replay.rooms import Rooms, handed
 from stoker.boost.replay.stream import Stream
+
+_BEGINNING = 64
+"""So many samples of a batch are checked, of one that has twice as many or more."""
 
 
 class ReplaySingle(_SingleProcessDataLoaderIter):
@@ -44,22 +49,25 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         self._crew: Crew | None = None
         if threads:
             self._crew = Crew(plan.engine, self._rooms, threads=threads, ahead=plan.ahead, grain=plan.grain)
+        self._guess: Guess | None = None
         self._started = False
         self._plain = False
-        self._given: deque[Any] = deque()
-        """Indices that were read ahead: their jobs are the crew's."""
-        self._unread = len(self._index_sampler) - 1 if plan.reads_ahead else 0
+        self._given: deque[tuple[Any, np.ndarray]] = deque()
+        """What was read ahead of the sampler, as it is and as int64: its jobs are the crew's, or the guess."""
+        self._unread = len(self._index_sampler) - 1 if plan.reads_ahead or plan.guesses else 0
         """Batches that may still be read ahead: never the last one, at which samplers draw once more."""
 
     def _next_data(self) -> Any:
         began = time.perf_counter()
         was_read = bool(self._given)
-        index = self._given[0] if was_read else self._next_index()
+        index = self._given[0][0] if was_read else self._next_index()
         count, plain = len(index), True
         if not self._plain and (not self._plan.engine.current() or torch.get_default_dtype() != torch.float32 or hooked()):
             self._turn_plain("the data set or its transforms were changed while it was iterated", for_good=False)
         if self._plain:
             data = self._own(index)
+        elif self._check.wanted and self._begins(index):
+            data, plain = self._both_begun(index, was_read)
         elif self._check.wanted:
             data = self._both(index)
         else:
@@ -93,10 +101,37 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
             self._turn_plain(reason)
         return data
 
+    def _begins(self, index: Any) -> bool:
+        """Whether to check the beginning of a batch only: twice the whole of a large one may take longer than an epoch saves.
+
+        Not where code of the script's runs, which must run once for every sample.
+        """
+        return not self._plan.engine.serial and isinstance(index, (list, tuple)) and len(index) >= 2 * _BEGINNING
+
+    def _both_begun(self, index: Any, was_read: bool) -> tuple[Any, bool]:
+        """Make the beginning of the batch in both ways, and the whole in ours if they agree."""
+        before = self._stream.snapshot()
+        reason: str | None = None
+        try:
+            began = time.thread_time()
+            data = self._dataset_fetcher.fetch(index[:_BEGINNING])
+            plain_s = time.thread_time() - began
+            after = self._stream.snapshot()
+            self._stream.restore(before)
+            reason = self._check.single(self._stream, index[:_BEGINNING], data, after, plain_s)
+        except Exception as error:
+            reason = f"it could not be made both ways ({type(error).__name__}: {error})"
+        finally:
+            self._stream.restore(before)
+        if reason is None:
+            return self._replayed(index, was_read)
+        self._turn_plain(reason)
+        return self._own(index), True
+
     def _replayed(self, index: Any, was_read: bool) -> tuple[Any, bool]:
         before = None
         try:
-            index_B = indices(index, len(self._plan.dataset))
+            index_B = self._given[0][1] if was_read else indices(index, len(self._plan.dataset))
             before = self._before()
             data = self._made(index, index_B, was_read)
             if self._plan.pinned:
@@ -122,8 +157,11 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
     def _made(self, index: Any, index_B: np.ndarray, was_read: bool) -> Any:
         engine = self._plan.engine
         if self._crew is None:
-            room = self._rooms.take(engine.shapes(len(index_B)))
-            engine.fill(engine.draw(self._stream, index_B), room, 0, len(index_B))
+            guessed = self._guess.take(index_B) if self._guess is not None else None
+            room = guessed or self._rooms.take(engine.shapes(len(index_B)))
+            if guessed is None:
+                engine.fill(engine.draw(self._stream, index_B), room, 0, len(index_B))
+            self._guess_next()
             return handed(room.tensors)
         if not self._started:
             self._started = True
@@ -146,16 +184,35 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
     def _read_ahead(self) -> None:
         assert self._crew is not None
         while len(self._crew.jobs) <= self._plan.ahead and self._num_yielded + len(self._crew.jobs) < self._unread:
-            index = self._next_index()
-            self._given.append(index)
-            self._crew.put(self._job(index, indices(index, len(self._plan.dataset))))
+            self._crew.put(self._job(*self._read()))
+
+    def _read(self) -> tuple[Any, np.ndarray]:
+        """Ask the sampler for the next batch before its time."""
+        index = self._next_index()
+        # Kept even where it is no list of indices: the user's own code meets it in its turn.
+        self._given.append((index, np.empty(0, np.int64)))
+        self._given[-1] = (index, indices(index, len(self._plan.dataset)))
+        return self._given[-1]
+
+    def _guess_next(self) -> None:
+        """Have the next batch made while the script computes, unless it is the last one."""
+        if self._num_yielded + 1 >= self._unread:
+            return
+        if self._guess is None:
+            assert isinstance(self._plan.engine, Fused)
+            self._guess = Guess(self._plan.engine, self._rooms)
+        if self._guess.wanted:
+            self._guess.begin(self._read()[1])
 
     def _turn_plain(self, why: str, *, for_good: bool = True) -> None:
         self._plain = True
         self._check.refuse(why, for_good=for_good)
-        if self._crew is not None:
-            self._crew.close()
+        self._close()
+
+    def _close(self) -> None:
+        for made in ("_crew", "_guess"):
+            if (threads := getattr(self, made, None)) is not None:
+                threads.close()
 
     def __del__(self) -> None:
-        if (crew := getattr(self, "_crew", None)) is not None:
-            crew.close()
+        self._close()

@@ -49,6 +49,11 @@ class Stream:
         """Return the stream of this process: what is drawn from it has been drawn from the global generators."""
         return Stream(_Global())
 
+    @staticmethod
+    def apart() -> Stream:
+        """Return a stream that nobody else draws from; `restore` says where it stands."""
+        return Stream(_Seeded(0, 0))
+
     def torch_words(self, n: int) -> np.ndarray:
         """Return the next `n` raw 32-bit outputs of torch's generator, uint32 [n]; it stands behind them afterwards."""
         return self._now.words(n)

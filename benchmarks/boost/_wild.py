@@ -18,12 +18,15 @@ def arguments(**more: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", required=True)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--deterministic", action="store_true", help="with CUBLAS_WORKSPACE_CONFIG=:4096:8, GPUs give the same numbers twice")
     for name, value in more.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     CIFAR10.train_list = [[name, None] for name, _ in CIFAR10.train_list]
     CIFAR10.test_list = [[name, None] for name, _ in CIFAR10.test_list]
     CIFAR10.meta = {**CIFAR10.meta, "md5": None}
-    return parser.parse_args()
+    found = parser.parse_args()
+    torch.use_deterministic_algorithms(found.deterministic)
+    return found
 
 
 def say_loss(loss: torch.Tensor) -> None:

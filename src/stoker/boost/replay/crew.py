@@ -80,8 +80,8 @@ class Crew:
         """Let the threads work from now on."""
         for number in range(self.threads):
             thread = threading.Thread(target=self._work, name=f"stoker-feed-{number}", daemon=True)
-            self._running.append(thread)
             thread.start()
+            self._running.append(thread)  # one that could not be started must not be waited for at the exit
 
     def finish(self, job: Job) -> Room:
         """Return the finished room of the first job, working on it as far as nobody else does.

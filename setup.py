@@ -1,6 +1,10 @@
 """The optional native kernels; all else is said in pyproject.toml."""
 
+import shutil
+from pathlib import Path
+
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 # Plain shared libraries that ctypes loads: they need a C compiler, and no Python headers. `optional`: without a compiler the
 # package installs all the same, and torch or numpy does the work.
@@ -10,4 +14,19 @@ KERNELS = {
     "stoker.boost.replay._replay": "native/replay.c",
 }
 SHARED = {"optional": True, "extra_compile_args": ["-O3"], "depends": ["native/compiler.h"]}
-setup(ext_modules=[Extension(name, [source], **SHARED) for name, source in KERNELS.items()])
+
+
+class WithSources(build_py):
+    """A wheel also brings the C sources: `stoker image build` compiles them with the image's own compiler."""
+
+    def run(self) -> None:
+        """Copy what the package needs, and `native/` into it. An editable install reads both where they lie."""
+        super().run()
+        if not self.editable_mode:
+            for source in sorted(Path("native").glob("*.[ch]")):
+                target = Path(self.build_lib) / "stoker" / "native" / source.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+
+setup(ext_modules=[Extension(name, [source], **SHARED) for name, source in KERNELS.items()], cmdclass={"build_py": WithSources})

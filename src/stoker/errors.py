@@ -254,6 +254,107 @@ class ProgramFailed(StokerError):
     slug = "program-failed"
 
 
+class StackUnfit(StokerError):
+    """No stack of this image runs on this machine's driver and GPUs. The message names the driver that each one needs."""
+
+    exit_code = 54
+    slug = "stack-unfit"
+
+
+class ServiceUnfit(StokerError):
+    """JupyterLab or sshd of an image cannot start: no such variant, no key that may log in, an unreadable certificate, started as root, ..."""
+
+    exit_code = 55
+    slug = "service-unfit"
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+class SpecificationBroken(StokerError):
+    """`stoker.toml` is not there, is no TOML, or its table `[image]` says something that cannot be. The message names file and line."""
+
+    exit_code = 60
+    slug = "image-spec-broken"
+
+
+class LockMissing(StokerError):
+    """There is no `stoker.lock` beside `stoker.toml`: `stoker image lock` writes it."""
+
+    exit_code = 61
+    slug = "lock-missing"
+
+
+class LockOutdated(StokerError):
+    """`stoker.lock` was made from another `stoker.toml`, or by another Stoker, than the one at hand: `stoker image lock` writes it anew."""
+
+    exit_code = 62
+    slug = "lock-outdated"
+
+
+class LockBroken(StokerError):
+    """`stoker.lock` cannot be read, or was changed by hand into something that cannot be. The message names the place."""
+
+    exit_code = 63
+    slug = "lock-broken"
+
+
+class PackageGone(StokerError):
+    """No index or mirror that can be reached has a file of the lock any more (or has never had the package that was asked for)."""
+
+    exit_code = 64
+    slug = "package-gone"
+
+
+class HashMismatch(StokerError):
+    """A file has other bytes than the lock says: it was published again under the same name, or changed on its way here. It was not used."""
+
+    exit_code = 65
+    slug = "hash-mismatch"
+
+
+class BuildFailed(StokerError):
+    """A program that resolves or builds (uv, apt, mmdebstrap, the image's own compiler) said no. Its own last lines are in the message."""
+
+    exit_code = 66
+    slug = "build-failed"
+
+
+class ImageBroken(StokerError):
+    """An image or layout is not whole, or the check found that it is not what its lock says."""
+
+    exit_code = 67
+    slug = "image-broken"
+
+
+class ScanIncomplete(StokerError):
+    """Something could not be looked up, so that "nothing was found" would be no answer. What could be looked up is shown."""
+
+    exit_code = 68
+    slug = "scan-incomplete"
+
+
+class VulnerabilitiesFound(StokerError):
+    """The scan found packages with known vulnerabilities. The list names them, and the versions that mend them where there are any."""
+
+    exit_code = 69
+    slug = "vulnerabilities-found"
+
+
+class EngineFailed(StokerError):
+    """podman, docker or skopeo refused. Its own last lines are in the message."""
+
+    exit_code = 71
+    slug = "engine-failed"
+
+
+class CacheUnwritable(StokerError):
+    """The cache folder (`STOKER_CACHE`, else `~/.cache/stoker`) is read-only or another user's."""
+
+    exit_code = 72
+    slug = "cache-unwritable"
+
+
 class ProgramMissing(StokerError):
     """The program that was to be run does not exist or cannot be executed. The exit code is the shell's own for it."""
 

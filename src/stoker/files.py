@@ -56,7 +56,7 @@ def writing(path: Path) -> Iterator[None]:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise RunFolderUnwritable(
                 f"{path.parent} cannot be written to ({error.strerror})",
-                hint="choose another folder with the environment variable STOKER_RUNS, or fix its owner or mode",
+                hint="fix its owner or mode, or choose another folder (for runs: with the environment variable STOKER_RUNS)",
             ) from error
         raise
 

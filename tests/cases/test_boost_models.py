@@ -682,7 +682,8 @@ def test_a_compiler_that_does_harm_is_seen_by_nobody(harm: str, compiled_at_once
         time.sleep(1000)
 
     monkeypatch.setattr(compilation, "compiled_call", compiler)
-    monkeypatch.setattr(compilation, "LIMIT_S", 2)
+    # Only what hangs has to be given up: on a loaded machine an answer may take more than two seconds.
+    monkeypatch.setattr(compilation, "LIMIT_S", 2 if harm == "hangs" else 120)
     on()
     model: Any = Net()
     assert waited_for_compilation(model, sgd(model))
@@ -714,6 +715,7 @@ for step in range(120):
     optimizer.step()
 with open(f"{sys.argv[1]}/rank{rank}.json", "w") as file:
     json.dump([sorted(n.part for n in NOTES.kept if n.outcome == "kept"), sum(p.double().sum().item() for p in model.parameters())], file)
+dist.barrier()  # without it gloo aborts now and then where one rank goes before the other
 dist.destroy_process_group()
 """
 

@@ -145,7 +145,7 @@ def test_a_library_that_hangs_is_named_in_time(machine: Path, monkeypatch: pytes
     monkeypatch.setenv("FAKE_NVML_HANG", function)
     start = time.monotonic()
     answer = read_nvml()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15  # it would hang for good
     assert answer.error is not None
     assert "no answer within 3.5 s" in answer.error
     assert function.removesuffix("_v2") in answer.error
@@ -156,7 +156,7 @@ def test_both_hang(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smi.program(Path(machine).parent / "programs", "nvidia-smi", hangs=True)
     start = time.monotonic()
     driver = gather_driver(machine)
-    assert time.monotonic() - start < 5.5
+    assert time.monotonic() - start < 6.9  # at once: one after the other takes 7.5 s
     facts = Facts(driver=driver, system=System(uid=0))
     findings = [check_id(check) for check in driver_checks.CHECKS if isinstance(check(facts), Finding)]
     assert findings == ["smi-hangs"]

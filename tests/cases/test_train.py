@@ -141,9 +141,10 @@ def wait_for(condition: Any, limit_s: float = 120) -> None:
 
 @pytest.mark.parametrize(("number", "code", "status"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
 def test_a_signal_saves_and_resume_goes_on_bit_by_bit(stoker: Any, tmp_path: Path, number: signal.Signals, code: int, status: str) -> None:
-    stoker("train", "digits", "--set", "epochs=3", "--deterministic", "--name", "whole")
+    # Long enough that the signal comes before the end, though a loaded machine lets this process wait after the first checkpoint.
+    stoker("train", "digits", "--set", "epochs=8", "--deterministic", "--name", "whole")
     process = subprocess.Popen(
-        [sys.executable, "-m", "stoker", "train", "digits", "--set=epochs=3", "--set=checkpoint_every_steps=10", "--deterministic", "--name=cut"],
+        [sys.executable, "-m", "stoker", "train", "digits", "--set=epochs=8", "--set=checkpoint_every_steps=10", "--deterministic", "--name=cut"],
         cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(lambda: any((tmp_path / "runs" / "cut" / "checkpoints").glob("step-*.pt")) or process.poll() is not None)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from errors import Fragile
 from stage import FOLDER, case, cifar, digest, main, pictures, say, seed, states
 from torch.utils.data import DataLoader
+
+# isort: split
+from errors import Fragile  # after stage, which may spare torchvision an import
 
 WORKERS = int(os.environ.get("CASE_WORKERS", "0"))
 HELD: list[Any] = []
@@ -193,13 +195,17 @@ def daemon_thread() -> None:
 
 @case
 def other_thread_ends_later() -> None:
+    said = threading.Event()
+
     def work() -> None:
         for batch in DataLoader(cifar(), 4):
+            said.wait()
             say(digest(batch))
             time.sleep(0.02)
 
     threading.Thread(target=work).start()
     say("main thread is done")
+    said.set()  # two threads that print at once mix their lines
 
 
 @case

@@ -1,7 +1,7 @@
 """What the hostile scripts share: small data sets, printing of batches, and running cases one after the other.
 
 Of Stoker they know nothing, but that the number of batches it replayed in each case goes into the file CASE_COUNTS;
-CASE_PACE=any: what would not be faster is replayed all the same.
+CASE_PACE=any: what would not be faster is replayed all the same. CASE_IMPORTS=few: without torch._dynamo, half of the time of the imports.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,21 @@ from typing import Any
 
 import numpy as np
 import torch
+
+# torchvision.ops asks it one question, and nothing here ever compiles.
+if os.environ.get("CASE_IMPORTS") == "few" and "torch._dynamo" not in sys.modules:
+    sys.modules["torch._dynamo.utils"] = types.ModuleType("torch._dynamo.utils")
+    sys.modules["torch._dynamo.utils"].is_compile_supported = lambda device_type: False  # type: ignore[attr-defined]
+    import torchvision
+
+    del sys.modules["torch._dynamo.utils"]
 import torchvision
 from PIL import Image
 from torchvision import transforms
 
 warnings.filterwarnings("ignore", message=".*worker processes in total.*")
+# How long PyTorch waits for each worker of an iterator that the garbage collector finds, before it ends them: 5 s, some dozens of times here.
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0
 FOLDER = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()
 CASES: dict[str, Callable[[], None]] = {}
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from stoker import __version__
 from stoker.cli.failures import ended
-from stoker.errors import nearest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """Where a command's code is, and its line in the help: listed without importing it."""
-
-    module: str
-    attribute: str
-    help: str
-
+from stoker.cli.groups import Commands, Entry
 
 COMMANDS = {
     "doctor": Entry(module="stoker.cli.doctor", attribute="doctor", help="Say what keeps this machine from training fast, or at all."),
@@ -34,39 +22,12 @@ COMMANDS = {
     "runs": Entry(module="stoker.cli.runs", attribute="runs", help="List, show and compare the runs that were recorded."),
     "repeat": Entry(module="stoker.cli.repeat", attribute="repeat", help="Train again from the record of a run."),
     "export": Entry(module="stoker.cli.export", attribute="export", help="Write a run's model as ONNX and check it against the model."),
+    "image": Entry(module="stoker.cli.image", attribute="image", help="Lock, build and check container images, without a daemon."),
+    "stack": Entry(module="stoker.cli.stack", attribute="stack", help="Inside an image: show or choose the PyTorch stack that is used."),
 }
 
 
-class Commands(click.Group):
-    """A group that imports a command when it is called, and answers an unknown one with the nearest."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which one meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        command = getattr(importlib.import_module(entry.module), entry.attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table, importing none."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one was probably meant."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            like = nearest(args[0], list(COMMANDS))
-            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {like!r}?" if like else f" There are: {', '.join(COMMANDS)}."))
-        return super().resolve_command(ctx, args)
-
-
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(cls=Commands, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="stoker", message="%(prog)s %(version)s")
 def stoker() -> None:
     """Train image classifiers at the full speed of the chip, from a bare machine on.

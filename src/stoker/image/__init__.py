@@ -1,0 +1,1 @@
+"""Images: `stoker.toml` -> `stoker.lock` -> layers -> OCI layout, without a daemon, a registry or root; the same bytes everywhere."""

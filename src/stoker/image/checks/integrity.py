@@ -1,0 +1,149 @@
+"""Files: what the lock's packages brought, to the bit; and what nobody brought."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+from stoker.image.checks.contents import Contents, Node
+from stoker.image.checks.finding import Finding, finding
+from stoker.image.checks.ownership import PREFIX, Ownership
+from stoker.image.lock import Lock
+from stoker.image.own import HOME, KERNELS
+from stoker.image.pruning import pruned
+
+_REBUILD = "build the image again from its stoker.lock, and change nothing in it by hand: `stoker image build`"
+# What dpkg may be told to leave out, and what Debian's packages generate and change themselves.
+_MAY_BE_MISSING = re.compile(
+    r"usr/share/(doc|man|info|locale|lintian|bug|doc-base|linda|gnome/help|pixmaps|icons|applications|menu|help)/.*|etc/.*|var/.*"
+)
+_PROGRAM_PLACES = re.compile(r"(usr/)?(local/)?(s?bin|games|libexec|lib(32|64|x32)?)/.*")
+_OWN_PLACES = re.compile(rf"{PREFIX}/(bin|lib|share)/")
+# The kernels are the compiler's work, and RECORD follows from them.
+_MADE_IN_THE_BUILD = re.compile(rf"{HOME}/({'|'.join(map(re.escape, KERNELS))})\.so|{HOME}/[^/]+\.dist-info/(RECORD|INSTALLER)")
+# Of installed distributions (PEP 376, 610, 627): no wheel has their hashes.
+_WRITTEN_AT_INSTALLATION = re.compile(r".*\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)")
+_BYTECODE = re.compile(r"(?:(.*)/)?__pycache__/([^/]+)\.cpython-\d+(?:\.opt-\d)?\.pyc")
+# PEP 552: it holds a hash of its source, and Python compares it. What is not compared must stand in a RECORD, with its own hash.
+_CHECKED = 0b11
+# What makes a stack an environment (PEP 405).
+_FRAME = re.compile(rf"{PREFIX}/[^/]+/(pyvenv\.cfg|bin/(python3?|python3\.\d+|activate.*|Activate\.ps1)|lib64|lib/[^/]+/site-packages/stoker\.pth)")
+
+
+def judge_files(lock: Lock, contents: Contents, ownership: Ownership) -> list[Finding]:
+    """Compare every file that the lock accounts for, and look for those in its folders that it does not."""
+    return [
+        *_wheels(lock, contents, ownership),
+        *_own(contents, ownership),
+        *_debs(contents, ownership),
+        *_strays(lock, contents, ownership),
+        *_programs(contents, ownership),
+    ]
+
+
+def _wheels(lock: Lock, contents: Contents, ownership: Ownership) -> list[Finding]:
+    altered, missing = [], []
+    for path, expected in ownership.wheels.items():
+        node = contents.nodes.get(path)
+        if _WRITTEN_AT_INSTALLATION.fullmatch(path):
+            continue
+        if node is None or node.kind != "file":
+            if not pruned(path, lock.prune) and not _BYTECODE.fullmatch(path):
+                missing.append(f"/{path} ({expected.owner})")
+        elif expected.hashes and node.sha256 not in expected.hashes:
+            altered.append(f"/{path} ({expected.owner})")
+    unlisted = [f"{name}: no RECORD" for name in ownership.unlisted]
+    return [
+        *finding("altered-file", "files are not as their wheels brought them", altered, _REBUILD),
+        *finding("missing-file", "files of the wheels are missing", [*missing, *unlisted], _REBUILD),
+    ]
+
+
+def _own(contents: Contents, ownership: Ownership) -> list[Finding]:
+    """Stoker's own files, the entry point among them; and what else lies where they do."""
+    if not ownership.own:
+        return []
+    there = {path: contents.nodes.get(path) for path in ownership.own}
+    altered = [f"/{path}" for path, node in there.items() if node is not None and node.sha256 not in ownership.own[path].hashes]
+    strays = [
+        f"/{node.path}"
+        for node in contents.nodes.values()
+        if node.kind == "file"
+        and _OWN_PLACES.match(node.path)
+        and node.path not in ownership.own
+        and not _MADE_IN_THE_BUILD.fullmatch(node.path)
+        and _source(node.path) not in ownership.own
+    ]
+    return [
+        *finding("altered-file", "Stoker's own files are not those of its version", altered, _REBUILD),
+        *finding("missing-file", "Stoker's own files are missing", [f"/{path}" for path, node in there.items() if node is None], _REBUILD),
+        *finding("unknown-file", "files lie among Stoker's own that are not of its version", strays, _REBUILD),
+    ]
+
+
+def _debs(contents: Contents, ownership: Ownership) -> list[Finding]:
+    altered, missing, rules = [], [], _exclusions(contents)
+    for path, expected in ownership.debs.items():
+        node = contents.find(path)
+        if node is None:
+            if not _MAY_BE_MISSING.fullmatch(path) and not _excluded(path, rules):
+                missing.append(f"/{path} ({expected.owner})")
+        elif node.kind == "file" and node.md5 not in expected.hashes:
+            altered.append(f"/{path} ({expected.owner})")
+    return [
+        *finding("altered-file", "files are not as Debian's packages brought them", altered, _REBUILD),
+        *finding("missing-file", "files of Debian's packages are missing", missing, _REBUILD),
+    ]
+
+
+def _exclusions(contents: Contents) -> list[tuple[bool, re.Pattern[str]]]:
+    """What dpkg is told to leave out of this image, and what of that not (dpkg(1), --path-exclude): the last rule that fits decides."""
+    places = sorted(path for path in contents.texts if path.startswith("etc/dpkg/dpkg.cfg"))
+    lines = [line for path in places for line in (contents.text(path) or "").splitlines()]
+    rules = [found for line in lines if (found := re.fullmatch(r"\s*path-(exclude|include)\s*[= ]\s*/?(\S+)\s*", line))]
+    return [(rule[1] == "exclude", re.compile(fnmatch.translate(rule[2]))) for rule in rules]
+
+
+def _excluded(path: str, rules: list[tuple[bool, re.Pattern[str]]]) -> bool:
+    return next((excluded for excluded, pattern in reversed(rules) if pattern.match(path)), False)
+
+
+def _strays(lock: Lock, contents: Contents, ownership: Ownership) -> list[Finding]:
+    """Files in a stack that no wheel brought: Python imports what lies there, whoever put it."""
+    places = tuple(f"{PREFIX}/{stack.name}/" for stack in lock.stacks)
+    strays = [
+        f"/{node.path}"
+        for node in contents.nodes.values()
+        if node.kind in ("file", "symlink") and node.path.startswith(places) and not _accounted(node, contents, ownership)
+    ]
+    return finding("unknown-file", "files lie among the Python packages that no package of the lock brought", strays, _REBUILD)
+
+
+def _accounted(node: Node, contents: Contents, ownership: Ownership) -> bool:
+    if node.path in ownership.wheels or _WRITTEN_AT_INSTALLATION.fullmatch(node.path) or _FRAME.fullmatch(node.path):
+        return True
+    return _source(node.path) in contents.nodes and int.from_bytes(node.head[4:8], "little") == _CHECKED
+
+
+def _source(path: str) -> str | None:
+    """Return the module that bytecode was made of; None for what is no bytecode of a module beside it."""
+    found = _BYTECODE.fullmatch(path)
+    return "/".join(part for part in (found[1], f"{found[2]}.py") if part) if found else None
+
+
+def _programs(contents: Contents, ownership: Ownership) -> list[Finding]:
+    """Programs in the system's folders that no package brought. Where dpkg's lists are gone nothing can be said: their absence is found elsewhere."""
+    if not ownership.programs:
+        return []
+    strays = [
+        f"/{node.path}"
+        for node in contents.nodes.values()
+        if node.kind == "file"
+        and node.mode & 0o111
+        and _PROGRAM_PLACES.fullmatch(node.path)
+        and contents.real(node.path) not in ownership.programs
+        and node.path not in ownership.programs
+    ]
+    return finding(
+        "unknown-program", "programs lie in the system's folders that no package brought", strays, "install them by stoker.toml, or remove them"
+    )

@@ -109,15 +109,14 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     take = Guess.take
 
     def counted(self: Guess, *arguments: Any) -> Any:
-        pending = bool(self._crew.jobs)
+        pending = self._batch is not None
         room = take(self, *arguments)
         if pending:
             found.append(room is not None)
         return room
 
     monkeypatch.setattr(Guess, "take", counted)
-    limits = planning.find_limits()
-    monkeypatch.setattr(planning, "find_limits", lambda: type(limits)(**{**vars(limits), "cores": 2}))
+    monkeypatch.setattr(planning, "_cores", lambda: 2)
     stoker.boost.on()
     yield found
     stoker.boost.off()
@@ -146,3 +145,16 @@ def test_pixels_that_are_not_in_one_piece_are_not_guessed() -> None:
     made.data = made.data[:, ::2]
     loader = DataLoader(made, 4)
     assert not can_guess(planning.plan_for(loader).engine)
+
+
+def test_what_was_recognised_serves_the_next_epoch_as_long_as_it_holds() -> None:
+    made = cifar(PLAIN)
+    loader = DataLoader(made, 4)
+    first = planning.plan_for(loader).engine
+    assert planning.plan_for(loader).engine is first
+    made.targets = [0.5] * 100
+    other = planning.plan_for(loader).engine
+    assert other is not first
+    made.transform = CROPPED
+    assert planning.plan_for(loader).engine not in (first, other)
+    assert planning.plan_for(DataLoader(made, 4)).engine is not planning.plan_for(loader).engine

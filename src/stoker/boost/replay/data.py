@@ -145,6 +145,8 @@ class Data:
     def __init__(self, root: Any, node: _Node, leaves: list[Leaf]) -> None:
         self.root = root
         self.leaves = leaves
+        self.is_leaf = isinstance(node, _Whole)
+        """Whether places are places in the source: neither a Subset nor a ConcatDataset."""
         self._node = node
 
     def locate(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -132,7 +132,10 @@ class Fused:
                 yield Share(part=part, place_K=place_K, index_K=local_B[place_K], **_codes(part, words_KW))
 
     def labels(self, leaf_B: np.ndarray, local_B: np.ndarray) -> torch.Tensor:
-        """Return the labels of the samples as they are now. Raises Unfit when one is of another type than the first."""
+        """Return the labels of the samples as they are now; `leaf_B` counts with several parts only.
+
+        Raises Unfit when one is of another type than the first was.
+        """
         if len(self.parts) == 1:
             found = self.parts[0].labels(local_B)
         else:
@@ -151,6 +154,14 @@ class Fused:
         for share in shares:
             share.fill(out_BCHW, start, stop)
         bits(room.tensors[1])[start:stop] = bits(labels_B)[start:stop]
+
+    def fits_labels(self) -> bool:
+        """Whether the first label still is of the type that batches have room for."""
+        try:
+            self.labels(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        except (Unfit, IndexError):
+            return False
+        return True
 
     def current(self) -> bool:
         """As `Engine.current`."""

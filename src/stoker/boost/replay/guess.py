@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import atexit
+import os
+import threading
+import weakref
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 
-from stoker.boost.replay.crew import Crew, Job
 from stoker.boost.replay.engine import Room
-from stoker.boost.replay.fused import Fused, Share
+from stoker.boost.replay.fused import Fused
+from stoker.boost.replay.indices import indices
 from stoker.boost.replay.kernel import Recipe, hands
+from stoker.boost.replay.openmp import quiet_thread
 from stoker.boost.replay.rooms import Rooms
 from stoker.boost.replay.stream import State, Stream
 from stoker.boost.replay.tables import bits
 
 _MOST_MISSES = 2
 """After so many wrong guesses on end the script draws random numbers between its batches (dropout on the CPU): no more are made."""
+_PATIENCE_S = 10.0
+"""So long is a guess waited for: it takes a fraction of a millisecond."""
 
 
 def can_guess(engine: Any) -> bool:
@@ -25,59 +32,75 @@ def can_guess(engine: Any) -> bool:
     return isinstance(engine, Fused) and len(engine.parts) == 1 and _in_one_piece(engine.parts[0].recipe.pixels_NHWC)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """What a guess rests on."""
+class _Batch:
+    """A batch that is made ahead. Slots and plain locks: every microsecond of asking for it is one that the training waits."""
 
-    local_B: np.ndarray
-    recipe: Recipe
-    """That of the engine, but for its pixels: those of the batch, as they were."""
-    share: Share
+    __slots__ = ("after", "before", "index", "local_B", "ready", "room")
+
+    def __init__(self, index: Any, before: torch.Tensor | None) -> None:
+        self.index, self.before = index, before
+        self.after: torch.Tensor | None = None
+        self.local_B: np.ndarray | None = None
+        self.room: Room | None = None
+        """None: it could not be made. Made again in the usual way it fails where somebody hears of it."""
+        self.ready = threading.Lock()
+        self.ready.acquire()
 
 
-class _Ahead:
-    """As an Engine, for the thread that runs ahead: images alone, out of a copy of their pixels, which is then known to be what they were made of."""
+class _Maker:
+    """Makes the images of a batch out of a copy of their pixels, which is then known to be what they were made of. For one thread."""
 
-    serial = ahead = False
-
-    def __init__(self, engine: Fused) -> None:
-        self._engine, self.what, self.draws = engine, engine.what, engine.draws
+    def __init__(self, engine: Fused, rooms: Rooms, length: int) -> None:
+        self._engine, self._rooms, self._length = engine, rooms, length
         pixels_NHWC = engine.parts[0].recipe.pixels_NHWC
-        self.memory_NK = np.lib.stride_tricks.as_strided(pixels_NHWC, (len(pixels_NHWC), pixels_NHWC[0].size), (pixels_NHWC.strides[0], 1))
-        self._words = np.uint64 if self.memory_NK.shape[1] % 8 == 0 else np.uint8
-        self.copy_BK = self._now_BK = np.empty((0, self.memory_NK.shape[1]), np.uint8)
+        self._memory_NK = np.lib.stride_tricks.as_strided(pixels_NHWC, (len(pixels_NHWC), pixels_NHWC[0].size), (pixels_NHWC.strides[0], 1))
+        self._words = np.uint64 if self._memory_NK.shape[1] % 8 == 0 else np.uint8
+        self._copy_BK = self._now_BK = np.empty((0, self._memory_NK.shape[1]), np.uint8)
         self._recipe: Recipe | None = None
+        self._stream = Stream.apart()
 
-    def shapes(self, count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        return self._engine.shapes(count)
+    def work(self, asked: SimpleQueue[_Batch | None]) -> None:
+        """Make what is asked for until there is None."""
+        quiet_thread()
+        while (batch := asked.get()) is not None:
+            try:
+                self._make(batch)
+            except Exception:
+                batch.room = None
+            finally:
+                batch.ready.release()
+                del batch  # an idle thread must not keep a batch alive
 
-    def draw(self, stream: Stream, index_B: np.ndarray) -> _Drawn:
-        local_B = np.ascontiguousarray(self._engine.data.locate(index_B)[1], np.int64)
-        share = self._engine.share(stream, local_B)
+    def _make(self, batch: _Batch) -> None:
+        local_B = self.located(indices(batch.index, self._length))
+        if batch.before is not None:
+            self._stream.restore(State(torch=batch.before, python=None, numpy=None))
+        share = self._engine.share(self._stream, local_B)
         recipe = self._recipe_for(len(local_B))
-        np.take(self.memory_NK, local_B, axis=0, out=self.copy_BK, mode="clip")
-        return _Drawn(local_B=local_B, recipe=recipe, share=share)
+        np.take(self._memory_NK, local_B, axis=0, out=self._copy_BK, mode="clip")  # any other mode copies once more
+        room = self._rooms.take(self._engine.shapes(len(local_B)))
+        hands().replay(bits(room.tensors[0]), recipe, np.arange(len(local_B)), share.row_code_K, share.column_code_K)
+        if batch.before is not None:
+            batch.after = self._stream.generator.get_state()
+        batch.local_B, batch.room = local_B, room
+
+    def located(self, index_B: np.ndarray) -> np.ndarray:
+        """Return the places of the images in their array, int64, contiguous. Raises IndexError."""
+        return np.ascontiguousarray(self._engine.data.locate(index_B)[1], np.int64)
 
     def still(self, local_B: np.ndarray) -> bool:
         """Whether the images that were copied are as they were."""
-        np.take(self.memory_NK, local_B, axis=0, out=self._now_BK, mode="clip")  # any other mode copies once more
-        return bool((self._now_BK.view(self._words) == self.copy_BK.view(self._words)).all())
-
-    def fill(self, drawn: _Drawn, room: Room, start: int, stop: int) -> None:
-        assert (start, stop) == (0, len(drawn.local_B))
-        share = drawn.share
-        hands().replay(bits(room.tensors[0]), drawn.recipe, np.arange(stop), share.row_code_K, share.column_code_K)
-
-    def current(self) -> bool:
-        return self._engine.current()
+        np.take(self._memory_NK, local_B, axis=0, out=self._now_BK, mode="clip")
+        return bool((self._now_BK.view(self._words) == self._copy_BK.view(self._words)).all())
 
     def _recipe_for(self, count: int) -> Recipe:
-        if self._recipe is None or len(self.copy_BK) != count:
+        """Return the engine's recipe for pixels that lie in the copy."""
+        if self._recipe is None or len(self._copy_BK) != count:
             own = self._engine.parts[0].recipe
-            self.copy_BK, self._now_BK = (np.empty((count, self.memory_NK.shape[1]), np.uint8) for _ in range(2))
-            shape, strides = (count, *own.pixels_NHWC.shape[1:]), (self.copy_BK.strides[0], *own.pixels_NHWC.strides[1:])
+            self._copy_BK, self._now_BK = (np.empty((count, self._memory_NK.shape[1]), np.uint8) for _ in range(2))
+            shape, strides = (count, *own.pixels_NHWC.shape[1:]), (self._copy_BK.strides[0], *own.pixels_NHWC.strides[1:])
             self._recipe = Recipe(
-                pixels_NHWC=np.lib.stride_tricks.as_strided(self.copy_BK, shape, strides),
+                pixels_NHWC=np.lib.stride_tricks.as_strided(self._copy_BK, shape, strides),
                 rows_RH=own.rows_RH,
                 columns_SW=own.columns_SW,
                 from_C=own.from_C,
@@ -90,58 +113,87 @@ class _Ahead:
 class Guess:
     """At most one batch on its way. It draws from a copy of the random state: only `take` does anything that the script could see."""
 
-    def __init__(self, engine: Fused, rooms: Rooms) -> None:
-        self._engine, self._ahead = engine, _Ahead(engine)
-        self._crew = Crew(self._ahead, rooms, threads=1, ahead=1, grain=1 << 30)
-        self._crew.start()
-        self._stream = Stream.apart()
+    def __init__(self, engine: Fused, rooms: Rooms, length: int) -> None:
+        """`length`: of the data set that is iterated. Raises RuntimeError when there may be no more threads."""
+        self._engine, self._maker = engine, _Maker(engine, rooms, length)
+        self._asked: SimpleQueue[_Batch | None] = SimpleQueue()
+        self._batch: _Batch | None = None
+        self._undo: torch.Tensor | None = None
         self._misses = 0
+        self._process, self._closed = os.getpid(), False
+        # It holds no reference to this object, whose end ends it.
+        self._thread = threading.Thread(target=self._maker.work, args=(self._asked,), name="stoker-feed-ahead", daemon=True)
+        self._thread.start()
+        _GUESSES.add(self)
 
     @property
     def wanted(self) -> bool:
-        """Whether another guess is worth its work."""
-        return self._misses < _MOST_MISSES and not self._crew.jobs
+        """Whether another guess is worth its work: not in a forked child, where the thread is not."""
+        return self._misses < _MOST_MISSES and self._batch is None and not self._closed and self._process == os.getpid()
 
-    def begin(self, index_B: np.ndarray) -> None:
-        """Have the images `index_B` made from the random state of now."""
-        if self._engine.draws:
-            self._stream.restore(State(torch=torch.default_generator.get_state(), python=None, numpy=None))
-        self._crew.put(Job(index=None, index_B=index_B, stream=self._stream))
+    def begin(self, index: Any) -> None:
+        """Have the batch `index`, as the sampler gave it, made from the random state of now."""
+        self._batch = _Batch(index, torch.default_generator.get_state() if self._engine.draws else None)
+        self._asked.put(self._batch)
 
-    def take(self, index_B: np.ndarray) -> Room | None:
+    def take(self, index: Any) -> Room | None:
         """Return the batch that was guessed, and put the random state behind its draws; None, and nothing else, when it is not right.
 
-        Raises Unfit when the labels are of another type than they were.
+        Raises Unfit when the labels are of another type than they were; nothing has happened then either.
         """
-        if not self._crew.jobs:
+        batch, self._batch = self._batch, None
+        if batch is None or self._process != os.getpid():
             return None
-        room = self._right(index_B)
+        room = self._right(batch) if batch.index is index and batch.ready.acquire(timeout=_PATIENCE_S) else None
         self._misses = 0 if room is not None else self._misses + 1
         return room
 
-    def _right(self, index_B: np.ndarray) -> Room | None:
-        job = self._crew.jobs[0]
-        try:
-            room = self._crew.finish(job)
-        except Exception:  # made again in the usual way, it fails where somebody hears of it
+    def _right(self, batch: _Batch) -> Room | None:
+        local_B, room = batch.local_B, batch.room
+        if local_B is None or room is None:
             return None
-        finally:
-            self._crew.pop()
-        drawn: _Drawn = job.drawn
-        draws = self._engine.draws
-        if draws and not torch.equal(job.before.torch, torch.default_generator.get_state()):
+        if batch.before is not None and not torch.equal(batch.before, torch.default_generator.get_state()):
             return None
-        leaf_B, local_B = self._engine.data.locate(index_B)
-        if not np.array_equal(local_B, drawn.local_B) or not self._ahead.still(local_B):
+        data = self._engine.data
+        if not data.is_leaf and not np.array_equal(self._maker.located(np.array(batch.index, np.int64)), local_B):
             return None
-        bits(room.tensors[1])[:] = bits(self._engine.labels(leaf_B, local_B))
-        if draws:
-            torch.default_generator.set_state(self._stream.generator.get_state())
+        if not self._maker.still(local_B):
+            return None
+        room.tensors[1].copy_(self._engine.labels(np.zeros(0, np.int64), local_B))
+        self._undo = batch.before
+        if batch.after is not None:
+            torch.default_generator.set_state(batch.after)
         return room
 
+    def undo(self) -> None:
+        """Put the random state back to before the batch that was taken last."""
+        if self._undo is not None:
+            torch.default_generator.set_state(self._undo)
+
     def close(self) -> None:
-        """End the thread."""
-        self._crew.close()
+        """End the thread when it is done with what it has."""
+        if not self._closed:
+            self._closed = True
+            self._asked.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread, for a while."""
+        if self._process == os.getpid():
+            self._thread.join(_PATIENCE_S)
+
+
+_GUESSES: weakref.WeakSet[Guess] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    # A thread that still works while Python takes itself apart would die inside a library.
+    for guess in list(_GUESSES):
+        guess.close()
+    for guess in list(_GUESSES):
+        guess.join()
+
+
+atexit.register(_at_exit)
 
 
 def _in_one_piece(pixels_NHWC: np.ndarray) -> bool:

@@ -7,6 +7,7 @@ import inspect
 import multiprocessing
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from stoker.boost.replay.available import share_bytes
 from stoker.boost.replay.data import recognise_data
 from stoker.boost.replay.engine import Engine
 from stoker.boost.replay.engines import engine_for
+from stoker.boost.replay.fused import Fused
 from stoker.boost.replay.guess import can_guess
 from stoker.boost.replay.harmless import Harmless, judge
 from stoker.boost.replay.library import replaced
@@ -77,7 +79,7 @@ def plan_for(loader: Any) -> Plan:
     workers = loader.num_workers
     dataset = snapshot(loader.dataset) if workers else loader.dataset
     try:
-        engine = engine_for(recognise_data(dataset))
+        engine = engine_for(recognise_data(dataset)) if workers else _own_engine(loader)
     except (OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"its samples cannot be taken apart ({error})") from error
     if workers:
@@ -97,10 +99,25 @@ def plan_for(loader: Any) -> Plan:
         grain=_grain(engine, batch, row_bytes, threads),
         rewindable=known,
         reads_ahead=known and not workers and not engine.draws and not engine.serial and engine.ahead and _reads_ahead(loader.sampler),
-        guesses=known and not workers and can_guess(engine) and _reads_ahead(loader.sampler) and find_limits().cores > 1,
+        guesses=known and not workers and can_guess(engine) and _reads_ahead(loader.sampler) and _cores() > 1,
         pinned=bool(loader.pin_memory and _accelerator()),
         subject=_bottom(loader.dataset),
     )
+
+
+_engines: weakref.WeakKeyDictionary[Any, Fused] = weakref.WeakKeyDictionary()
+"""By loader: what was recognised an epoch ago. The loader holds its data set, as the engine does, so that nothing lives longer than it did."""
+
+
+def _own_engine(loader: Any) -> Engine:
+    """Return the engine of a loader without workers: that of its last epoch, where all that it was made from still is what it was."""
+    kept = _engines.get(loader)
+    if kept is not None and kept.data.root is loader.dataset and kept.current() and kept.fits_labels():
+        return kept
+    engine = engine_for(recognise_data(loader.dataset))
+    if isinstance(engine, Fused):
+        _engines[loader] = engine
+    return engine
 
 
 def generators(loader: Any) -> list[torch.Generator]:
@@ -199,10 +216,16 @@ def _bottom(dataset: Any) -> Any:
     return dataset
 
 
+@functools.cache
+def _cores() -> int:
+    # Reading cgroups takes 3 ms, which an epoch of a small data set would feel.
+    return find_limits().cores
+
+
 def _threads(workers: int, engine: Engine) -> int:
     if engine.serial:
         return 0
-    cores = find_limits().cores
+    cores = _cores()
     ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
     cores = max(1, cores // max(1, int(ranks) if ranks.isdecimal() else 1))
     if not workers:

@@ -18,6 +18,7 @@ from stoker.boost.notes import Note
 from stoker.boost.replay.account import Account
 from stoker.boost.replay.check import Check
 from stoker.boost.replay.crew import Crew, Job
+from stoker.boost.replay.engine import Room
 from stoker.boost.replay.fused import Fused
 from stoker.boost.replay.guess import Guess
 from stoker.boost.replay.indices import indices, why_not
@@ -25,8 +26,8 @@ from stoker.boost.replay.plan import Plan, hooked
 from stoker.boost.replay.rooms import Rooms, handed
 from stoker.boost.replay.stream import Stream
 
-_BEGINNING = 64
-"""So many samples of a batch are checked, of one that has twice as many or more."""
+_BEGINNING = 32
+"""So many samples of a batch are checked, of one that has four times as many or more: as many as of a worker's."""
 
 
 class ReplaySingle(_SingleProcessDataLoaderIter):
@@ -52,15 +53,15 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         self._guess: Guess | None = None
         self._started = False
         self._plain = False
-        self._given: deque[tuple[Any, np.ndarray]] = deque()
-        """What was read ahead of the sampler, as it is and as int64: its jobs are the crew's, or the guess."""
+        self._given: deque[Any] = deque()
+        """What was read ahead of the sampler: its jobs are the crew's, or the guess."""
         self._unread = len(self._index_sampler) - 1 if plan.reads_ahead or plan.guesses else 0
         """Batches that may still be read ahead: never the last one, at which samplers draw once more."""
 
     def _next_data(self) -> Any:
         began = time.perf_counter()
         was_read = bool(self._given)
-        index = self._given[0][0] if was_read else self._next_index()
+        index = self._given[0] if was_read else self._next_index()
         count, plain = len(index), True
         if not self._plain and (not self._plan.engine.current() or torch.get_default_dtype() != torch.float32 or hooked()):
             self._turn_plain("the data set or its transforms were changed while it was iterated", for_good=False)
@@ -106,7 +107,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
 
         Not where code of the script's runs, which must run once for every sample.
         """
-        return not self._plan.engine.serial and isinstance(index, (list, tuple)) and len(index) >= 2 * _BEGINNING
+        return not self._plan.engine.serial and isinstance(index, (list, tuple)) and len(index) >= 4 * _BEGINNING
 
     def _both_begun(self, index: Any, was_read: bool) -> tuple[Any, bool]:
         """Make the beginning of the batch in both ways, and the whole in ours if they agree."""
@@ -129,11 +130,18 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         return self._own(index), True
 
     def _replayed(self, index: Any, was_read: bool) -> tuple[Any, bool]:
-        before = None
+        before: Callable[[], object] | None = None
         try:
-            index_B = self._given[0][1] if was_read else indices(index, len(self._plan.dataset))
-            before = self._before()
-            data = self._made(index, index_B, was_read)
+            room = self._guess.take(index) if self._guess is not None else None
+            if room is not None and self._guess is not None:
+                before = self._guess.undo
+            else:
+                index_B = indices(index, len(self._plan.dataset))
+                before = self._before()
+                room = self._made(index, index_B, was_read)
+            if self._plan.guesses:
+                self._guess_next()
+            data = handed(room.tensors)
             if self._plan.pinned:
                 copies.hand_out(*data)
             return data, False
@@ -154,15 +162,12 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         # Whole batches draw from torch's generator alone: all three states would cost as much as the draws.
         return functools.partial(torch.default_generator.set_state, torch.default_generator.get_state())
 
-    def _made(self, index: Any, index_B: np.ndarray, was_read: bool) -> Any:
+    def _made(self, index: Any, index_B: np.ndarray, was_read: bool) -> Room:
         engine = self._plan.engine
         if self._crew is None:
-            guessed = self._guess.take(index_B) if self._guess is not None else None
-            room = guessed or self._rooms.take(engine.shapes(len(index_B)))
-            if guessed is None:
-                engine.fill(engine.draw(self._stream, index_B), room, 0, len(index_B))
-            self._guess_next()
-            return handed(room.tensors)
+            room = self._rooms.take(engine.shapes(len(index_B)))
+            engine.fill(engine.draw(self._stream, index_B), room, 0, len(index_B))
+            return room
         if not self._started:
             self._started = True
             self._crew.start()
@@ -171,7 +176,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         self._read_ahead()
         room = self._crew.finish(self._crew.jobs[0])
         self._crew.pop()
-        return handed(room.tensors)
+        return room
 
     def _job(self, index: Any, index_B: np.ndarray) -> Job:
         job = Job(index=index, index_B=index_B, stream=self._stream)
@@ -184,25 +189,27 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
     def _read_ahead(self) -> None:
         assert self._crew is not None
         while len(self._crew.jobs) <= self._plan.ahead and self._num_yielded + len(self._crew.jobs) < self._unread:
-            self._crew.put(self._job(*self._read()))
+            index = self._read()
+            self._crew.put(self._job(index, indices(index, len(self._plan.dataset))))
 
-    def _read(self) -> tuple[Any, np.ndarray]:
+    def _read(self) -> Any:
         """Ask the sampler for the next batch before its time."""
-        index = self._next_index()
-        # Kept even where it is no list of indices: the user's own code meets it in its turn.
-        self._given.append((index, np.empty(0, np.int64)))
-        self._given[-1] = (index, indices(index, len(self._plan.dataset)))
+        self._given.append(self._next_index())
         return self._given[-1]
 
     def _guess_next(self) -> None:
-        """Have the next batch made while the script computes, unless it is the last one."""
+        """Have the next batch made while the script computes, unless it is the last one. Raises nothing: the batch of now is there."""
         if self._num_yielded + 1 >= self._unread:
             return
         if self._guess is None:
             assert isinstance(self._plan.engine, Fused)
-            self._guess = Guess(self._plan.engine, self._rooms)
+            try:
+                self._guess = Guess(self._plan.engine, self._rooms, len(self._plan.dataset))
+            except RuntimeError:  # no more threads: every batch is made when it is asked for
+                self._unread = 0
+                return
         if self._guess.wanted:
-            self._guess.begin(self._read()[1])
+            self._guess.begin(self._read())
 
     def _turn_plain(self, why: str, *, for_good: bool = True) -> None:
         self._plain = True

@@ -57,8 +57,8 @@ def test_pending_fixes_make_it_due():
     ("day", "due", "says"),
     [
         (datetime.date(2025, 1, 1), False, None),
-        (datetime.date(2026, 5, 1), False, "full security support until 2026-06-10"),
-        (datetime.date(2026, 7, 1), False, "long-term support since"),
+        (datetime.date(2026, 5, 1), False, "full security support until 2026-07-11"),
+        (datetime.date(2026, 8, 1), False, "long-term support since"),
         (datetime.date(2028, 7, 1), True, "no security fixes since 2028-06-30"),
     ],
 )

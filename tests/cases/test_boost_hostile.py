@@ -99,9 +99,12 @@ Both = Callable[..., tuple[Ended, Ended]]
 """The plain and the boosted run of a script: `both(SCRIPT)`, or `both("endings", CASE, WORKERS)`."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """Both runs of all that the chosen tests ask for, each made once, and several at once: they wait more than they compute."""
+    """Both runs of all that the chosen tests ask for, each made once, and several at once: they wait more than they compute.
+
+    The pool's threads end with this file: other tests run replay in this process, which stands aside where the script has threads.
+    """
     wanted = [Run.of(item) for item in request.session.items if isinstance(item, pytest.Function) and item.module.__name__ == __name__]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         runs: dict[Run, list[Future[Ended]]] = {}

@@ -15,13 +15,12 @@ from pathlib import Path
 
 import torch
 from claims import Benchmark, benchmark
-from wild import Run, Wild, loaders, prepare, run
+from wild import ALL, ON_GPU, Run, Wild, loaders, prepare, run
 
 from stoker.measure import ratio, timing
 
-SMALL = Wild(name="cifar_0", script="cifar.py", arguments=("--workers=0",))
-SMALL_WORKERS = Wild(name="cifar_2", script="cifar.py", arguments=("--workers=2",))
-RESNET = Wild(name="resnet18", script="resnet.py", arguments=("--workers=4",))
+SMALL, SMALL_WORKERS = (next(wild for wild in ALL if wild.name == name) for name in ("cifar_0", "cifar_2"))
+(RESNET,) = ON_GPU
 
 
 def main() -> None:

@@ -61,6 +61,8 @@ ALL = (
     Wild(name="balanced", script="balanced.py"),
     Wild(name="evaluate", script="evaluate.py"),
 )
+ON_GPU = (Wild(name="resnet18", script="resnet.py", arguments=("--workers=4",)),)
+"""Too large for a CPU: benchmarks/boost_gpu.py runs them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from torchvision import transforms
 
 import stoker.boost
 from stoker.boost.replay import plan as planning
+from stoker.boost.replay import single
 from stoker.boost.replay.guess import Guess, can_guess
 
 Between = Callable[[Any, int], None]
@@ -117,6 +118,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
     monkeypatch.setattr(Guess, "take", counted)
     monkeypatch.setattr(planning, "_cores", lambda: 2)
+    monkeypatch.setattr(single, "LEAST_STEP_S", 0.0)
     stoker.boost.on()
     yield found
     stoker.boost.off()

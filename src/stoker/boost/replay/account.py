@@ -21,8 +21,8 @@ class Account:
         self._numbers = note.numbers
         self._numbers["epochs"] = self._numbers.get("epochs", 0) + 1
 
-    def add(self, images: int, began: float, *, plain: bool) -> None:
-        """Count a batch that was asked for at `began` (time.perf_counter) and is there now."""
+    def add(self, images: int, began: float, *, plain: bool) -> float:
+        """Count a batch that was asked for at `began` (time.perf_counter) and is there now; return what the clock says."""
         global _waited_s
         now = time.perf_counter()
         _waited_s += now - began
@@ -34,3 +34,4 @@ class Account:
         numbers["waited_s"] = numbers.get("waited_s", 0.0) + now - began
         if plain:
             numbers["plain_batches"] = numbers.get("plain_batches", 0) + 1
+        return now

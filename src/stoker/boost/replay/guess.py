@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
+import time
 import weakref
 from queue import SimpleQueue
 from typing import Any
@@ -23,8 +25,17 @@ from stoker.boost.replay.tables import bits
 
 _MOST_MISSES = 2
 """After so many wrong guesses on end the script draws random numbers between its batches (dropout on the CPU): no more are made."""
+LEAST_STEP_S = 2e-3
+"""In less time between two batches nothing is gained: both threads need the interpreter."""
+_DELAY_S = 5e-4
+"""So long the thread lets the script go ahead: beginning at once, it would hold the interpreter just when the batch before is handed out."""
 _PATIENCE_S = 10.0
 """So long is a guess waited for: it takes a fraction of a millisecond."""
+
+
+# One call that keeps the interpreter's lock: of numpy's comparisons three are needed, and each is slow where the caches hold other things.
+_memcmp = ctypes.PyDLL(None).memcmp
+_memcmp.argtypes, _memcmp.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
 
 
 def can_guess(engine: Any) -> bool:
@@ -54,8 +65,8 @@ class _Maker:
         self._engine, self._rooms, self._length = engine, rooms, length
         pixels_NHWC = engine.parts[0].recipe.pixels_NHWC
         self._memory_NK = np.lib.stride_tricks.as_strided(pixels_NHWC, (len(pixels_NHWC), pixels_NHWC[0].size), (pixels_NHWC.strides[0], 1))
-        self._words = np.uint64 if self._memory_NK.shape[1] % 8 == 0 else np.uint8
         self._copy_BK = self._now_BK = np.empty((0, self._memory_NK.shape[1]), np.uint8)
+        self._addresses = (0, 0)
         self._recipe: Recipe | None = None
         self._stream = Stream.apart()
 
@@ -63,6 +74,7 @@ class _Maker:
         """Make what is asked for until there is None."""
         quiet_thread()
         while (batch := asked.get()) is not None:
+            time.sleep(_DELAY_S)
             try:
                 self._make(batch)
             except Exception:
@@ -91,13 +103,14 @@ class _Maker:
     def still(self, local_B: np.ndarray) -> bool:
         """Whether the images that were copied are as they were."""
         np.take(self._memory_NK, local_B, axis=0, out=self._now_BK, mode="clip")
-        return bool((self._now_BK.view(self._words) == self._copy_BK.view(self._words)).all())
+        return _memcmp(*self._addresses, self._now_BK.nbytes) == 0
 
     def _recipe_for(self, count: int) -> Recipe:
         """Return the engine's recipe for pixels that lie in the copy."""
         if self._recipe is None or len(self._copy_BK) != count:
             own = self._engine.parts[0].recipe
             self._copy_BK, self._now_BK = (np.empty((count, self._memory_NK.shape[1]), np.uint8) for _ in range(2))
+            self._addresses = self._now_BK.ctypes.data, self._copy_BK.ctypes.data
             shape, strides = (count, *own.pixels_NHWC.shape[1:]), (self._copy_BK.strides[0], *own.pixels_NHWC.strides[1:])
             self._recipe = Recipe(
                 pixels_NHWC=np.lib.stride_tricks.as_strided(self._copy_BK, shape, strides),

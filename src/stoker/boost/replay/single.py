@@ -20,7 +20,7 @@ from stoker.boost.replay.check import Check
 from stoker.boost.replay.crew import Crew, Job
 from stoker.boost.replay.engine import Room
 from stoker.boost.replay.fused import Fused
-from stoker.boost.replay.guess import Guess
+from stoker.boost.replay.guess import LEAST_STEP_S, Guess
 from stoker.boost.replay.indices import indices, why_not
 from stoker.boost.replay.plan import Plan, hooked
 from stoker.boost.replay.rooms import Rooms, handed
@@ -51,6 +51,10 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         if threads:
             self._crew = Crew(plan.engine, self._rooms, threads=threads, ahead=plan.ahead, grain=plan.grain)
         self._guess: Guess | None = None
+        self._left_s: float | None = None
+        """When the last batch was handed out."""
+        self._step_s = 0.0
+        """How long the script then took to ask for the next."""
         self._started = False
         self._plain = False
         self._given: deque[Any] = deque()
@@ -60,6 +64,8 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
 
     def _next_data(self) -> Any:
         began = time.perf_counter()
+        if self._left_s is not None:
+            self._step_s = began - self._left_s
         was_read = bool(self._given)
         index = self._given[0] if was_read else self._next_index()
         count, plain = len(index), True
@@ -75,7 +81,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
             data, plain = self._replayed(index, was_read)
         if was_read:
             self._given.popleft()
-        self._account.add(count, began, plain=plain)
+        self._left_s = self._account.add(count, began, plain=plain)
         return data
 
     def _own(self, index: Any) -> Any:
@@ -199,7 +205,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
 
     def _guess_next(self) -> None:
         """Have the next batch made while the script computes, unless it is the last one. Raises nothing: the batch of now is there."""
-        if self._num_yielded + 1 >= self._unread:
+        if self._num_yielded + 1 >= self._unread or self._step_s < LEAST_STEP_S:
             return
         if self._guess is None:
             assert isinstance(self._plan.engine, Fused)

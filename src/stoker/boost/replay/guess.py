@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import ctypes
 import os
@@ -18,7 +19,7 @@ from stoker.boost.replay.engine import Room
 from stoker.boost.replay.fused import Fused
 from stoker.boost.replay.indices import indices
 from stoker.boost.replay.kernel import Recipe, hands
-from stoker.boost.replay.openmp import quiet_thread
+from stoker.boost.replay.openmp import prepare, quiet_thread
 from stoker.boost.replay.rooms import Rooms
 from stoker.boost.replay.stream import State, Stream
 from stoker.boost.replay.tables import bits
@@ -70,8 +71,8 @@ class _Maker:
         self._recipe: Recipe | None = None
         self._stream = Stream.apart()
 
-    def work(self, asked: SimpleQueue[_Batch | None]) -> None:
-        """Make what is asked for until there is None."""
+    def work(self, asked: SimpleQueue[_Batch | None], done: threading.Lock) -> None:
+        """Make what is asked for until there is None, then release `done`."""
         quiet_thread()
         while (batch := asked.get()) is not None:
             time.sleep(_DELAY_S)
@@ -82,6 +83,7 @@ class _Maker:
             finally:
                 batch.ready.release()
                 del batch  # an idle thread must not keep a batch alive
+        done.release()
 
     def _make(self, batch: _Batch) -> None:
         local_B = self.located(indices(batch.index, self._length))
@@ -134,9 +136,11 @@ class Guess:
         self._undo: torch.Tensor | None = None
         self._misses = 0
         self._process, self._closed = os.getpid(), False
-        # It holds no reference to this object, whose end ends it.
-        self._thread = threading.Thread(target=self._maker.work, args=(self._asked,), name="stoker-feed-ahead", daemon=True)
-        self._thread.start()
+        self._done = threading.Lock()
+        self._done.acquire()
+        prepare()
+        # It holds no reference to this object, whose end ends it. Not a `threading.Thread`: the script may count those.
+        _thread.start_new_thread(self._maker.work, (self._asked, self._done))
         _GUESSES.add(self)
 
     @property
@@ -192,7 +196,7 @@ class Guess:
     def join(self) -> None:
         """Wait for the thread, for a while."""
         if self._process == os.getpid():
-            self._thread.join(_PATIENCE_S)
+            self._done.acquire(timeout=_PATIENCE_S)
 
 
 _GUESSES: weakref.WeakSet[Guess] = weakref.WeakSet()

@@ -25,6 +25,11 @@ def quiet_thread() -> None:
     set_threads(1)
 
 
+def prepare() -> None:
+    """Find the library now, for which a thread may have to be tried: where that thread would be seen it must not be later."""
+    _setter()
+
+
 def set_threads(count: int) -> int:
     """Set how many threads PyTorch's operations use in the calling thread; return how many it was before."""
     before = torch.get_num_threads()

@@ -68,7 +68,7 @@ def run(one: Run, folder: Path, *, boosted: bool) -> Ended:
         settings |= {"CASE_WORKERS": one.workers, "CASE_IMPORTS": "few"}
     environment = kept | settings | ({"STOKER_BOOST": "exact"} if boosted else {})
     command = [sys.executable, str(SCRIPTS / f"{one.script}.py"), one.case, "w"]
-    for _ in range(5):
+    for _ in range(25):
         done = subprocess.run(command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
         if one.case != "daemon_thread" or _ABORTED not in done.stderr:
             break

@@ -83,6 +83,7 @@ class _Maker:
             finally:
                 batch.ready.release()
                 del batch  # an idle thread must not keep a batch alive
+        _RUNNING.discard(done)
         done.release()
 
     def _make(self, batch: _Batch) -> None:
@@ -136,11 +137,16 @@ class Guess:
         self._undo: torch.Tensor | None = None
         self._misses = 0
         self._process, self._closed = os.getpid(), False
-        self._done = threading.Lock()
-        self._done.acquire()
         prepare()
+        done = threading.Lock()
+        done.acquire()
         # It holds no reference to this object, whose end ends it. Not a `threading.Thread`: the script may count those.
-        _thread.start_new_thread(self._maker.work, (self._asked, self._done))
+        _RUNNING.add(done)
+        try:
+            _thread.start_new_thread(self._maker.work, (self._asked, done))
+        except RuntimeError:
+            _RUNNING.discard(done)
+            raise
         _GUESSES.add(self)
 
     @property
@@ -193,23 +199,21 @@ class Guess:
             self._closed = True
             self._asked.put(None)
 
-    def join(self) -> None:
-        """Wait for the thread, for a while."""
-        if self._process == os.getpid():
-            self._done.acquire(timeout=_PATIENCE_S)
-
 
 _GUESSES: weakref.WeakSet[Guess] = weakref.WeakSet()
+_RUNNING: set[threading.Lock] = set()
+"""Released when their threads end, which may be later than the guesses themselves."""
 
 
 def _at_exit() -> None:
     # A thread that still works while Python takes itself apart would die inside a library.
     for guess in list(_GUESSES):
         guess.close()
-    for guess in list(_GUESSES):
-        guess.join()
+    for done in list(_RUNNING):
+        done.acquire(timeout=_PATIENCE_S)
 
 
+os.register_at_fork(after_in_child=_RUNNING.clear)
 atexit.register(_at_exit)
 
 

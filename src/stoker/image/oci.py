@@ -212,11 +212,8 @@ def _need_layout(folder: Path) -> None:
 def _created(folder: Path, image: _Image) -> bool:
     """Write a new layout under another name and rename it; return False when somebody else's was there first."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    temporary.mkdir()
-    descriptor = os.open(temporary, os.O_RDONLY)
+    descriptor = _made_and_held(temporary)
     try:
-        # Held while it is filled, so that another build's `_sweep` leaves it alone.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         _fill(temporary, image)
         _write(temporary / "index.json", image.index)
         os.rename(temporary, folder)
@@ -231,6 +228,20 @@ def _created(folder: Path, image: _Image) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _made_and_held(temporary: Path) -> int:
+    """Make a folder and return a descriptor that holds its lock, so that another build's `_sweep` leaves it alone."""
+    while True:
+        temporary.mkdir()
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # Swept between its making and this line.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # Swept while the lock was waited for.
 
 
 def _sweep(folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, dataloader
 from torchvision import transforms
 
 import stoker.boost
@@ -72,6 +72,23 @@ def other_labels(made: Any, place: int) -> None:
         made.targets = [0.5] * 100
 
 
+def one_label_of_another_type(made: Any, place: int) -> None:
+    if place == 9:
+        made.targets[:] = [True] * 100
+
+
+def fewer_labels(made: Any, place: int) -> None:
+    if place == 23:
+        made.targets.append(made.targets.pop())
+    if place == 8:
+        made.targets = list(made.targets)
+
+
+def property_of_the_object(made: Any, place: int) -> None:
+    if place == 9:
+        made.transform.p = 1
+
+
 def other_transform(made: Any, place: int) -> None:
     if place == 9:
         made.transform = transforms.ToTensor()
@@ -84,7 +101,10 @@ def evaluates(made: Any, place: int) -> None:
 
 HIT = (nothing, draws_at_times, writes_labels, evaluates)
 """With these between the batches some guesses are right, whatever the transform draws."""
-ALL = (*HIT, draws, seeds, writes_pixels, writes_one_pixel, swaps_pixels, other_labels, other_transform)
+ALL = (
+    *(*HIT, draws, seeds, writes_pixels, writes_one_pixel, swaps_pixels, other_labels, one_label_of_another_type, fewer_labels),
+    *(property_of_the_object, other_transform),
+)
 
 
 def told(made: Any, between: Between, **options: Any) -> Iterator[bytes]:
@@ -134,6 +154,98 @@ def test_a_guess_is_never_seen(taken: list[bool], between: Between, transform: A
     assert taken
     if between in HIT:
         assert any(taken)
+
+
+def digits(labels: Any) -> Any:
+    """Return an MNIST that holds `labels`."""
+    made = torchvision.datasets.MNIST.__new__(torchvision.datasets.MNIST)
+    torchvision.datasets.VisionDataset.__init__(made, "nowhere", transform=transforms.ToTensor())
+    made.train = True
+    made.data = torch.randint(0, 256, (100, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    made.targets = labels
+    return made
+
+
+def first_of_all(labels: Any, place: int) -> None:
+    labels[place] += 1
+
+
+def other_memory(labels: Any, place: int) -> None:
+    if place == 7 and isinstance(labels, torch.Tensor):
+        labels.data = labels + 1
+    elif place == 7:
+        labels.shape = (50, 2)
+        labels[:] = labels[::-1].copy()
+        labels.shape = (100,)
+
+
+def other_type(labels: Any, place: int) -> None:
+    if place == 7 and isinstance(labels, torch.Tensor):
+        labels.data = labels.float()
+    elif place == 7:
+        labels.dtype = np.uint64
+
+
+@pytest.mark.parametrize("between", [first_of_all, other_memory, other_type])
+@pytest.mark.parametrize("kind", [torch.Tensor, np.ndarray], ids=["tensor", "array"])
+def test_labels_that_change_in_their_own_memory(taken: list[bool], kind: type, between: Any) -> None:
+    def seen() -> list[Any]:
+        whole = torch.arange(100) % 10
+        made = digits(whole if kind is torch.Tensor else whole.numpy().copy())
+        found = []
+        for place, (_, labels) in enumerate(DataLoader(made, 4)):
+            found.append((labels.dtype, labels.tolist()))
+            between(made.targets, place)
+        return found
+
+    boosted = seen()
+    stoker.boost.off()
+    assert seen() == boosted
+    assert any(taken)
+
+
+def test_labels_that_go_away_are_missed_where_the_script_would_miss_them(taken: list[bool]) -> None:
+    def seen() -> list[Any]:
+        made, found = cifar(PLAIN), []
+        try:
+            for place, (_, labels) in enumerate(DataLoader(made, 4)):
+                found.append(labels.tolist())
+                if place == 10:
+                    del made.targets[40:]
+        except IndexError as error:
+            found.append(str(error))
+        return found
+
+    boosted = seen()
+    stoker.boost.off()
+    assert seen() == boosted
+    assert boosted[-1] == "list index out of range"
+    assert any(taken)
+
+
+def test_a_profiler_sees_every_batch(taken: list[bool]) -> None:
+    def seen() -> list[str]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            for _ in DataLoader(cifar(PLAIN), 4):
+                pass
+        return [event.name for event in profile.events() if event.name.startswith("enumerate(")]
+
+    boosted = seen()
+    stoker.boost.off()
+    assert seen() == boosted
+    assert len(boosted) == 26
+
+
+def test_a_function_put_around_the_next_batch_is_called(taken: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    own, calls = dataloader._BaseDataLoaderIter.__next__, []
+
+    def around(self: Any) -> Any:
+        calls.append(1)
+        return own(self)
+
+    monkeypatch.setattr(dataloader._BaseDataLoaderIter, "__next__", around)
+    assert len(list(DataLoader(cifar(PLAIN), 4))) == 25
+    assert len(calls) == 26
 
 
 def test_where_the_script_draws_between_batches_no_more_guesses_are_made(taken: list[bool]) -> None:

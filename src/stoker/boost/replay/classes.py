@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.boost.replay.bodies import BODIES, fingerprint
+from stoker.boost.replay.glance import Glance
 from stoker.boost.replay.unfit import Unfit
 
 _ABSENT = object()
@@ -56,6 +57,12 @@ def methods(dataset: Any) -> tuple[Any, ...]:
     """Return the functions that make samples, as they are now: they may be replaced while a script runs."""
     kind = type(dataset)
     return kind, *(getattr(kind, name, None) for name in _METHODS)
+
+
+def look_at_methods(dataset: Any, found: tuple[Any, ...], glance: Glance) -> None:
+    """Have `glance` find out whether `methods` would return `found`."""
+    glance.holds(type, dataset, found[0])
+    glance.holds_functions(found[0], _METHODS, found[1:])
 
 
 def check_loader(loader: Any) -> None:

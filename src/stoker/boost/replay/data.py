@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from stoker.boost.replay.classes import check_loader, known_class, methods
-from stoker.boost.replay.sources import FakeSource, FilesSource, Source, TensorsSource, array_source, facts_of, pil_backend
+from stoker.boost.replay.classes import check_loader, known_class, look_at_methods, methods
+from stoker.boost.replay.glance import Glance
+from stoker.boost.replay.sources import ArraySource, FakeSource, FilesSource, Source, TensorsSource, array_source, facts_of, pil_backend
 from stoker.boost.replay.unfit import Unfit
 
 _DEEPEST = 16
@@ -40,6 +41,19 @@ class Leaf:
         if own.get("transform") is not self.transform or own.get("target_transform") is not self.target_transform:
             return False
         return methods(self.source.dataset) == self.methods and self.source.current()
+
+    def look_at(self, glance: Glance) -> None:
+        """Have `glance` find out what `current` does."""
+        dataset = self.source.dataset
+        own = vars(dataset)
+        glance.holds(vars, dataset, own)
+        glance.holds(own.get, "transform", self.transform)
+        glance.holds(own.get, "target_transform", self.target_transform)
+        look_at_methods(dataset, self.methods, glance)
+        if isinstance(self.source, ArraySource):
+            self.source.look_at(glance)
+        else:
+            glance.asks(self.source.current)
 
 
 class _Node(Protocol):
@@ -152,6 +166,13 @@ class Data:
     def locate(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for places `index_B` (int64) the leaf's number and the place in its source, int64 each. Raises IndexError outside."""
         return self._node.find(index_B)
+
+    def look_at(self, glance: Glance) -> None:
+        """Have `glance` find out what `current` does."""
+        if self.is_leaf:
+            self.leaves[0].look_at(glance)
+        else:
+            glance.asks(self._node.current)
 
     def current(self) -> bool:
         """Whether the data sets still are what was recognised: the same objects with the same pixels and transform objects."""

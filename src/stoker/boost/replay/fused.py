@@ -12,6 +12,7 @@ from torch.utils.data._utils.collate import default_collate
 
 from stoker.boost.replay.data import Data, Leaf
 from stoker.boost.replay.engine import Room
+from stoker.boost.replay.glance import Glance
 from stoker.boost.replay.kernel import MAX_CHANNELS, SIZES, Recipe, hands
 from stoker.boost.replay.look import Look
 from stoker.boost.replay.maps import Geometry
@@ -47,7 +48,10 @@ class Part:
     def labels(self, local_B: np.ndarray) -> torch.Tensor:
         """Return the labels as they are now, as default_collate makes them of the samples `local_B`. Raises Unfit when that is no plain tensor."""
         assert isinstance(self.leaf.source, ArraySource)
-        labels = self.leaf.source.labels_of(local_B)
+        return self.collated(self.leaf.source.labels_of(local_B))
+
+    def collated(self, labels: np.ndarray | list[Any]) -> torch.Tensor:
+        """Return labels that the source made as default_collate makes them. Raises Unfit when that is no plain tensor."""
         if self.target_steps:
             labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
             for step in self.target_steps:
@@ -97,6 +101,11 @@ class Fused:
     draws: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        self._glance = Glance()
+        self.data.look_at(self._glance)
+        for part in self.parts:
+            part.steps.look_at(self._glance)
+            part.target_steps.look_at(self._glance)
         self._words_P = np.array([part.geometry.words for part in self.parts])
         self.draws = bool(self._words_P.any())
 
@@ -143,6 +152,10 @@ class Fused:
             if any(label.dtype != each[0].dtype or label.shape != each[0].shape for label in each):
                 raise Unfit("its labels are of several types")
             found = torch.cat(each)
+        return self.fitting(found)
+
+    def fitting(self, found: torch.Tensor) -> torch.Tensor:
+        """Return labels of the type that batches have room for. Raises Unfit for others."""
         if found.dtype != self.label.dtype or found.shape[1:] != self.label.shape[1:]:
             raise Unfit("its labels are of several types")
         return found
@@ -165,7 +178,7 @@ class Fused:
 
     def current(self) -> bool:
         """As `Engine.current`."""
-        return self.data.current() and all(part.current() for part in self.parts)
+        return self._glance.same() or (self.data.current() and all(part.current() for part in self.parts))
 
 
 def fused(data: Data) -> Fused:

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 import weakref
+from operator import is_, itemgetter
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,6 +22,7 @@ from stoker.boost.replay.indices import indices
 from stoker.boost.replay.kernel import Recipe, hands
 from stoker.boost.replay.openmp import prepare, quiet_thread
 from stoker.boost.replay.rooms import Rooms
+from stoker.boost.replay.sources import ArraySource
 from stoker.boost.replay.stream import State, Stream
 from stoker.boost.replay.tables import bits
 
@@ -47,16 +49,62 @@ def can_guess(engine: Any) -> bool:
 class _Batch:
     """A batch that is made ahead. Slots and plain locks: every microsecond of asking for it is one that the training waits."""
 
-    __slots__ = ("after", "before", "index", "local_B", "ready", "room")
+    __slots__ = ("after", "before", "index", "labels", "local_B", "ready", "room")
 
     def __init__(self, index: Any, before: torch.Tensor | None) -> None:
         self.index, self.before = index, before
         self.after: torch.Tensor | None = None
         self.local_B: np.ndarray | None = None
+        self.labels: _Labels | None = None
+        """What the labels in the room were made of; None: they are not made."""
         self.room: Room | None = None
         """None: it could not be made. Made again in the usual way it fails where somebody hears of it."""
         self.ready = threading.Lock()
         self.ready.acquire()
+
+
+class _Labels:
+    """Labels that were read ahead, and what they were read from."""
+
+    __slots__ = ("_address", "_all", "_facts", "_now", "_pick", "_places", "_rows", "made")
+
+    def __init__(self, source: ArraySource, labels: Any, local_B: np.ndarray) -> None:
+        """Read the labels of `local_B`. Raises TypeError for a kind of labels whose change would not be seen fast, and what reading raises."""
+        self._all, self._places = labels, local_B
+        self._pick: Any = None
+        whole = source.integers(labels)
+        if whole is not None:
+            rows: Any = np.take(whole, local_B, axis=0)
+            self._rows, self._now = whole, np.empty_like(rows)
+            self._address = self._now.ctypes.data, rows.ctypes.data, rows
+            self._facts = _facts(labels)
+        elif type(labels) is list and len(local_B) > 1:
+            self._pick = itemgetter(*local_B.tolist())
+            rows = self._rows = self._pick(labels)
+            self._facts = (len(labels),)
+            if not set(map(type, rows)) <= {int}:
+                raise TypeError("labels that may change within")
+        else:
+            raise TypeError("labels of another kind")
+        self.made = source.made(rows if whole is not None else list(rows))
+
+    def still(self, labels: Any) -> bool:
+        """Whether `labels` are the same object and those that were read are as they were."""
+        if labels is not self._all:
+            return False
+        if self._pick is not None:
+            return len(labels) == self._facts[0] and all(map(is_, self._pick(labels), self._rows))
+        if _facts(labels) != self._facts:
+            return False
+        np.take(self._rows, self._places, axis=0, out=self._now, mode="clip")
+        return _memcmp(self._address[0], self._address[1], self._now.nbytes) == 0
+
+
+def _facts(labels: Any) -> tuple[Any, ...]:
+    """Return what must stay the same while labels are read from the memory of an array or a tensor."""
+    if isinstance(labels, torch.Tensor):
+        return labels.data_ptr(), labels.shape, labels.stride(), labels.dtype
+    return labels.shape, labels.strides, labels.dtype
 
 
 class _Maker:
@@ -95,9 +143,28 @@ class _Maker:
         np.take(self._memory_NK, local_B, axis=0, out=self._copy_BK, mode="clip")  # any other mode copies once more
         room = self._rooms.take(self._engine.shapes(len(local_B)))
         hands().replay(bits(room.tensors[0]), recipe, np.arange(len(local_B)), share.row_code_K, share.column_code_K)
+        batch.labels = self._read_labels(local_B, room)
         if batch.before is not None:
             batch.after = self._stream.generator.get_state()
         batch.local_B, batch.room = local_B, room
+
+    def _read_labels(self, local_B: np.ndarray, room: Room) -> _Labels | None:
+        """Write the labels of now into the room; None, and nothing there, where they are of a kind that is read when it is asked for."""
+        part = self._engine.parts[0]
+        source = part.leaf.source
+        if part.target_steps or not isinstance(source, ArraySource):
+            return None
+        try:
+            labels = _Labels(source, source.labels, local_B)
+            room.tensors[1].copy_(self._engine.fitting(part.collated(labels.made)))
+        except Exception:  # met again, and heard of, where they are read in the usual way
+            return None
+        return labels
+
+    def labels_still(self, labels: _Labels) -> bool:
+        """Whether the labels that were read ahead are as they were."""
+        source = self._engine.parts[0].leaf.source
+        return isinstance(source, ArraySource) and labels.still(source.labels)
 
     def located(self, index_B: np.ndarray) -> np.ndarray:
         """Return the places of the images in their array, int64, contiguous. Raises IndexError."""
@@ -182,7 +249,8 @@ class Guess:
             return None
         if not self._maker.still(local_B):
             return None
-        room.tensors[1].copy_(self._engine.labels(np.zeros(0, np.int64), local_B))
+        if batch.labels is None or not self._maker.labels_still(batch.labels):
+            room.tensors[1].copy_(self._engine.labels(np.zeros(0, np.int64), local_B))
         self._undo = batch.before
         if batch.after is not None:
             torch.default_generator.set_state(batch.after)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from stoker.boost.replay.glance import Glance
 from stoker.boost.replay.look import Look
 from stoker.boost.replay.unfit import Unfit
 
@@ -40,6 +41,11 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self.array)
 
+    @property
+    def labels(self) -> Any:
+        """The data set's labels as they are now."""
+        return getattr(self.dataset, self.field)
+
     def look(self, place: int) -> Look:
         """Return what every image looks like."""
         shape = self.array.shape
@@ -56,12 +62,20 @@ class ArraySource:
 
     def labels_of(self, place_B: np.ndarray) -> np.ndarray | list[Any]:
         """Return the labels as they are now: an int64 array where all are Python ints (default_collate makes int64 of them), else the labels."""
-        labels = getattr(self.dataset, self.field)
-        whole = _integers(labels, 2 if self.labelling == "first" else 1)
-        if whole is not None and self.labelling != "plain":
-            rows = whole[place_B]
-            return (rows[:, 0] if self.labelling == "first" else rows).astype(np.int64)
-        taken = [labels[place] for place in place_B.tolist()]
+        labels = self.labels
+        whole = self.integers(labels)
+        if whole is not None:
+            return self.made(whole[place_B])
+        return self.made([labels[place] for place in place_B.tolist()])
+
+    def integers(self, labels: Any) -> np.ndarray | None:
+        """Return the memory of `labels` where they are integers in a plain array or tensor that become Python ints, else None."""
+        return None if self.labelling == "plain" else _integers(labels, 2 if self.labelling == "first" else 1)
+
+    def made(self, taken: np.ndarray | list[Any]) -> np.ndarray | list[Any]:
+        """Return what `labels_of` makes of some labels: rows of `integers`, or a list of them."""
+        if isinstance(taken, np.ndarray):
+            return (taken[:, 0] if self.labelling == "first" else taken).astype(np.int64)
         if self.labelling == "plain":
             return as_int64(taken)
         return as_int64([int(label[0]) if self.labelling == "first" else int(label) for label in taken])
@@ -72,6 +86,16 @@ class ArraySource:
         if held is not self.owner:
             return False
         return held.shape == self.array.shape and (not isinstance(held, torch.Tensor) or held.data_ptr() == self.array.ctypes.data)
+
+    def look_at(self, glance: Glance) -> None:
+        """Have `glance` find out what `current` does."""
+        owner, shape = self.owner, self.owner.shape
+        glance.holds(vars(self.dataset).get, "data", owner)
+        if isinstance(owner, torch.Tensor):
+            address = self.array.ctypes.data
+            glance.asks(lambda: owner.data_ptr() == address and owner.shape == shape)
+        else:
+            glance.asks(lambda: bool(owner.shape == shape))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

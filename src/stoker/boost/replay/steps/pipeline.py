@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from stoker.boost.replay.glance import Glance
 from stoker.boost.replay.steps.choices import Choice, Kind
 from stoker.boost.replay.steps.colours import Blur, ColorJitter, Convert, Sometimes, converts
 from stoker.boost.replay.steps.geometry import Flip
 from stoker.boost.replay.steps.known import is_own, is_read
 from stoker.boost.replay.steps.makers import MAKERS
 from stoker.boost.replay.steps.resampling import Rotation
-from stoker.boost.replay.steps.step import Family, Step
+from stoker.boost.replay.steps.step import Family, Known, Step
 from stoker.boost.replay.steps.unknown import Unknown, as_it_is, unlike, user_code
 from stoker.boost.replay.steps.watch import Watch
 from stoker.boost.replay.unfit import Unfit
@@ -48,6 +49,17 @@ class Steps(list[Step]):
         """Return whether the user's pipeline still is what was recognised: containers, objects, and torch's defaults."""
         same = all(watch.same() for watch in self.watches) and all(step.current() for step in self)
         return same and _odd_defaults() is None
+
+    def look_at(self, glance: Glance) -> None:
+        """Have `glance` find out what `current` does."""
+        for watch in self.watches:
+            glance.joins(watch.glance)
+        for step in self:
+            if isinstance(step, Known) and type(step).current is Known.current:
+                glance.joins(step.watch.glance)
+            else:
+                glance.asks(step.current)
+        glance.asks(lambda: _odd_defaults() is None)
 
     @property
     def draws(self) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import is_
 from typing import Any
 
 import numpy as np
 import torch
+
+from stoker.boost.replay.glance import Glance
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type)
 _Frozen = tuple[type, Any]
@@ -27,18 +27,22 @@ class Watch:
         self._found = tuple(getattr(self._kind, name) for name in self._functions)
         self._own: dict[str, Any] = getattr(of, "__dict__", {})
         self._state = _frozen(dict(sorted(self._own.items())))
-        self._empty: list[Any] = []
-        self._checks: list[Callable[[], bool]] = []
+        self.glance = Glance()
+        """Says fast that nothing changed; its No may come of an equal value in another object."""
+        self.glance.holds(type, of, self._kind)
+        self.glance.holds_functions(self._kind, self._functions, self._found)
+        if hasattr(of, "__dict__"):
+            self.glance.holds(vars, of, self._own)
         self._look_at(self._own)
 
     def same(self) -> bool:
         """Return whether class, functions and attributes are what they were; contents of lists, tuples, dicts, tensors and arrays included."""
+        if self.glance.same():
+            return True
         kind = self._kind
-        if type(self.of) is not kind or not all(map(is_, self._found, [getattr(kind, name, None) for name in self._functions])):
+        if type(self.of) is not kind or any(getattr(kind, name, None) is not found for name, found in zip(self._functions, self._found, strict=True)):
             return False
         own = getattr(self.of, "__dict__", self._own)
-        if own is self._own and not any(self._empty) and all(unchanged() for unchanged in self._checks):
-            return True
         # Equal values may have come in other objects, or in another order.
         return _equal(_frozen(dict(sorted(own.items()))), self._state)
 
@@ -50,17 +54,10 @@ class Watch:
             value = value._modules
         if isinstance(value, (torch.Tensor, np.ndarray)):
             before = _frozen(value)
-            self._checks.append(lambda: _equal(_frozen(value), before))
-        elif not isinstance(value, tuple) and not value:
-            self._empty.append(value)
+            self.glance.asks(lambda: _equal(_frozen(value), before))
         else:
-            inner = tuple(value.values()) if isinstance(value, dict) else tuple(value)
-            if isinstance(value, dict):
-                keys = tuple(value)
-                self._checks.append(lambda: tuple(value) == keys and all(map(is_, value.values(), inner)))
-            elif isinstance(value, list):
-                self._checks.append(lambda: len(value) == len(inner) and all(map(is_, value, inner)))
-            for item in inner:
+            self.glance.holds_items(value)
+            for item in value.values() if isinstance(value, dict) else value:
                 self._look_at(item, depth + 1)
 
 

@@ -36,7 +36,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ORDINARY = 4242
 """A user id without an account."""
 SMALL_PACKAGE = "tabulate"
-PRUNE = ("static", "tools", "amd", "headers", "symbols")
+PRUNE = ("static", "tools", "amd", "headers", "symbols", "tests")
 # What a pruned image must still do: train, and compile a model with the image's own C compiler.
 WORKS = """
 import torch

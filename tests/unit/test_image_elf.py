@@ -20,14 +20,25 @@ from tests.conftest import need
 from tests.image_wheels import write_wheel
 
 
-def library(*, segments: list[tuple[int, int]], size: int = 4096, magic: bytes = b"\x7fELF\x02\x01\x01", at: int = 64) -> bytes:
+def library(
+    *,
+    segments: list[tuple[int, int]],
+    kinds: list[int] | None = None,
+    size: int = 4096,
+    magic: bytes = b"\x7fELF\x02\x01\x01",
+    at: int = 64,
+    alignment: int = 4096,
+) -> bytes:
     """Return an ELF file whose segments (offset, size) are those; the rest is filled with bytes that differ."""
     head = bytearray(64)
     head[: len(magic)] = magic
     struct.pack_into("<QQ", head, 32, at, size - 64)
     struct.pack_into("<HHHHH", head, 54, 56, len(segments), 64, 3, 2)
-    table = b"".join(struct.pack("<IIQQQQQQ", 1, 5, begin, begin, begin, count, count, 4096) for begin, count in segments)
-    return (bytes(head) + table + bytes(range(256)) * 64)[:size]
+    table = b"".join(
+        struct.pack("<IIQQQQQQ", kind, 5, begin, begin, begin, count, count, alignment if kind == 1 else 8)
+        for kind, (begin, count) in zip(kinds or [1] * len(segments), segments, strict=True)
+    )
+    return (bytes(head) + table + bytes(range(256)) * 256)[:size]
 
 
 def member(folder: Path, content: bytes) -> Member:
@@ -37,7 +48,7 @@ def member(folder: Path, content: bytes) -> Member:
 
 
 def test_what_stands_after_the_last_segment_is_left_out(tmp_path: Path) -> None:
-    content = library(segments=[(0, 500), (600, 1000), (200, 100)])
+    content = library(segments=[(0, 600), (600, 1000), (700, 100)], kinds=[1, 1, 2])
     found = loaded(member(tmp_path, content))
     assert found is not None
     made = b"".join(found.chunks())
@@ -46,6 +57,23 @@ def test_what_stands_after_the_last_segment_is_left_out(tmp_path: Path) -> None:
     assert made[:40] + made[48:60] == content[:40] + content[48:60]
     assert not any(made[40:48] + made[60:64])  # no sections
     assert found.digest == record_digest(hashlib.sha256(made).digest())
+
+
+def test_what_stands_between_segments_is_left_out_and_they_keep_their_places_in_pages(tmp_path: Path) -> None:
+    content = library(segments=[(0, 1000), (4200, 500), (30_000, 700), (30_100, 50), (0, 0)], kinds=[1, 1, 1, 2, 4], size=40_000)
+    found = loaded(member(tmp_path, content))
+    assert found is not None
+    made = b"".join(found.chunks())
+    places = [struct.unpack_from("<Q", made, 64 + 56 * number + 8)[0] for number in range(5)]
+    at = places[2]
+    assert places == [0, 4200, 5424, 5524, 0]
+    assert at % 4096 == 30_000 % 4096
+    assert at >= 4700
+    assert made[400:1000] == content[400:1000]
+    assert made[4200:4700] == content[4200:4700]
+    assert made[at:] == content[30_000:30_700]
+    assert not any(made[1000:4200] + made[4700:at])
+    assert found.size == len(made)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +91,31 @@ def test_what_stands_after_the_last_segment_is_left_out(tmp_path: Path) -> None:
         library(segments=[(0, 1000)], magic=b"\x7fELF\x02\x02\x01"),
         library(segments=[(0, 1000)], at=2**63),
         library(segments=[(0, 1000)] * 80),
+        library(segments=[(0, 1000), (500, 1000)]),
+        library(segments=[(0, 1000), (2000, 100)], kinds=[1, 2]),
+        library(segments=[(100, 1000)]),
+        library(segments=[(0, 1000)], alignment=0),
+        library(segments=[(0, 1000)], alignment=2**40),
     ],
-    ids=["empty", "short", "text", "whole", "ends with a segment", "too long", "no segments", "no header", "32 bit", "big endian", "far", "many"],
+    ids=[
+        "empty",
+        "short",
+        "text",
+        "whole",
+        "ends with a segment",
+        "too long",
+        "no segments",
+        "no header",
+        "32 bit",
+        "big endian",
+        "far",
+        "many",
+        "overlapping",
+        "outside",
+        "no beginning",
+        "unaligned",
+        "too aligned",
+    ],
 )
 def test_what_cannot_be_cut_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     assert loaded(member(tmp_path, content)) is None

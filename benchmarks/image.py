@@ -36,7 +36,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ORDINARY = 4242
 """A user id without an account."""
 SMALL_PACKAGE = "tabulate"
-PRUNE = ("static", "tools", "amd", "headers")
+PRUNE = ("static", "tools", "amd", "headers", "symbols")
 # What a pruned image must still do: train, and compile a model with the image's own C compiler.
 WORKS = """
 import torch
@@ -205,9 +205,10 @@ def of_the_host() -> list[str]:
 
 
 def configured_index() -> str | None:
-    """Return the package index that pip or uv is configured for; None: the usual one."""
+    """Return the package index that pip or uv is configured for; None: the usual one. A folder of this machine is not there inside of a build."""
     settings = pip_settings(os.environ)
-    return os.environ.get("UV_DEFAULT_INDEX") or settings.get("index-url") or next(iter(settings.get("extra-index-url", "").split()), None)
+    told = [os.environ.get("UV_DEFAULT_INDEX", ""), settings.get("index-url", ""), *settings.get("extra-index-url", "").split()]
+    return next((index for index in told if index.startswith(("http://", "https://"))), None)
 
 
 def repeat(bench: Benchmark, folder: Path) -> None:

@@ -6,11 +6,12 @@ import csv
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stoker.image.bytecode import pyc_path
+from stoker.image.elf import loaded
 from stoker.image.entries import Entry, file
-from stoker.image.pruning import pruned
+from stoker.image.pruning import pruned, shortened
 from stoker.image.scripts import check_name, entry_scripts, is_python_script, with_interpreter
 from stoker.image.tarball import fault_of_path
 from stoker.image.wheel import Member, WheelArchive, normal_name, record_digest
@@ -91,6 +92,8 @@ def place(archive: WheelArchive, *, stack: str, python: str, prune: tuple[str, .
         if pruned(member.name, prune) or member.name == f"{archive.dist_info}/INSTALLER":
             continue
         placed = _placed(archive, member, stack, python)
+        if shortened(member.name, prune) and (library := loaded(member)):
+            placed = Placed(entry=replace(placed.entry, content=library), digest=f"sha256={library.digest}")
         if placed.entry.path in reserved:
             raise refusal(archive.path, f"{member.name!r} would replace a part of the environment itself")
         if placed.entry.path in files:

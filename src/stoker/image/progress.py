@@ -125,7 +125,10 @@ def bytes_text(count: int) -> str:
 
 
 def _far(task: Task) -> str:
-    return f"{task.title} {100 * task.done / task.total:.0f} %" if task.total else f"{task.title} {bytes_text(task.done)}"
+    if task.total:
+        return f"{task.title} {100 * task.done / task.total:.0f} %"
+    # The base is made by another program, which does not say how far it is.
+    return f"{task.title} {bytes_text(task.done) if task.done else f'{task.seconds:.0f} s'}"
 
 
 def _bars() -> Any:

@@ -16,7 +16,7 @@ from stoker.image.placed import NoToml, PlacedToml, read_toml
 SPECIFICATION_FILE = "stoker.toml"
 VARIANTS = ("cli", "notebook", "ssh", "dev")
 """Features of one image. `cli` is always in it; each of the others adds packages and settings."""
-PRUNES = ("static", "tools", "amd", "headers")
+PRUNES = ("static", "tools", "amd", "headers", "symbols")
 """What may be left out of the wheels, by the names that `pruning.py` knows."""
 LATEST = "latest"
 AUTO = "auto"

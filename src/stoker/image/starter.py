@@ -135,8 +135,8 @@ variants = ["cli"]
 # Further Debian packages.
 # debs = ["ffmpeg"]
 
-# What to leave out of the wheels: "static" libraries, "tools" of CUDA, "amd" (Triton's other back end), "headers".
-# prune = ["static", "tools", "amd"]
+# What to leave out of the wheels: "static" libraries, "tools" of CUDA, "amd" (Triton's other back end), "headers", "symbols" for debuggers.
+# prune = ["static", "tools", "amd", "symbols"]
 
 # Where to fetch from, if not as pip, uv and apt are set up here. Addresses are not written into the lock.
 # [image.mirrors]

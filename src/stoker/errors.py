@@ -355,6 +355,86 @@ class CacheUnwritable(StokerError):
     slug = "cache-unwritable"
 
 
+# --- starting containers --------------------------------------------------------------------------------------------
+
+
+class EngineMissing(StokerError):
+    """The container engine that was asked for is not installed. `--engine local` starts the same thing without one."""
+
+    exit_code = 73
+    slug = "engine-missing"
+
+
+class EngineSilent(StokerError):
+    """The container engine is installed and does not answer: its daemon is down, or this user may not talk to it. Its own words are in the message."""
+
+    exit_code = 74
+    slug = "engine-silent"
+
+
+class ImageMissing(StokerError):
+    """No engine of this machine has an image of that name. Stoker pulls nothing by itself: `stoker image build` makes one, or the engine fetches it."""
+
+    exit_code = 75
+    slug = "image-missing"
+
+
+class ContainerMissing(StokerError):
+    """Stoker started nothing of that name, or it was removed in the meantime. The nearest name is in the hint; `stoker ps -a` lists them all."""
+
+    exit_code = 76
+    slug = "container-missing"
+
+
+class NameTaken(StokerError):
+    """Another container already has this name. `stoker rm NAME` removes it, `--name` gives the new one another name."""
+
+    exit_code = 77
+    slug = "name-taken"
+
+
+class StartRefused(StokerError):
+    """A check before the start found what would make it fail. The message is the first finding; all of them are listed, each with its fix."""
+
+    exit_code = 78
+    slug = "start-refused"
+
+
+class MountRefused(StokerError):
+    """A folder or file is not mounted: it is not there, or it would hand over the machine (`/`, the engine's socket, the whole home folder)."""
+
+    exit_code = 79
+    slug = "mount-refused"
+
+
+class NotReady(StokerError):
+    """What was started runs but did not answer in time. The last lines of its log are in the message; `stoker logs NAME` shows the rest."""
+
+    exit_code = 80
+    slug = "not-ready"
+
+
+class LimitRefused(StokerError):
+    """A limit (memory, CPUs, shared memory, processes) is more than this machine has, or less than a program can start with."""
+
+    exit_code = 81
+    slug = "limit-refused"
+
+
+class PortTaken(StokerError):
+    """The port that was asked for is in use on this machine, and it was named, so that no other is taken in its place."""
+
+    exit_code = 82
+    slug = "port-taken"
+
+
+class LaunchUnfit(StokerError):
+    """The image has not what was asked for (no notebook, no SSH server, no entry point of Stoker's), or the engine cannot do it. Or a container that does not run should."""
+
+    exit_code = 83
+    slug = "launch-unfit"
+
+
 class ProgramMissing(StokerError):
     """The program that was to be run does not exist or cannot be executed. The exit code is the shell's own for it."""
 

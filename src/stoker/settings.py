@@ -16,3 +16,15 @@ def cache_folder() -> Path:
 def runs_folder() -> Path:
     """Return the folder that holds the run folders: `STOKER_RUNS`, else `runs` in the working directory."""
     return Path(os.environ.get("STOKER_RUNS") or "runs").expanduser()
+
+
+def data_folder() -> Path:
+    """Return the folder for what cannot be made again and belongs to this person: `$XDG_DATA_HOME/stoker`, else `~/.local/share/stoker`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "stoker"
+
+
+def home_folder() -> Path:
+    """Return the folder that is the home inside of containers: `STOKER_HOME`, else `home` in the data folder."""
+    if own := os.environ.get("STOKER_HOME"):
+        return Path(own).expanduser()
+    return data_folder() / "home"

@@ -240,11 +240,11 @@ def test_a_torn_stamp_is_none(tmp_path: Path, text: str) -> None:
 def test_an_environment_whose_python_is_anothers_is_refused(tmp_path: Path) -> None:
     python = tmp_path / "venv/bin/python"
     python.parent.mkdir(parents=True)
-    assert not environment._starts(tmp_path / "venv")
+    assert not environment.starts(tmp_path / "venv")
     for prefix, own in ((tmp_path / "venv", True), (Path("/usr"), False)):
         python.write_text(f"#!/bin/sh\necho {prefix}\n")
         python.chmod(0o755)
-        assert environment._starts(tmp_path / "venv") == own
+        assert environment.starts(tmp_path / "venv") == own
 
 
 def test_bash_and_python_write_the_same_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

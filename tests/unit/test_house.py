@@ -32,13 +32,14 @@ LEVELS = {
     "boost": 4,
     "start": 3,
     "image": 4,
+    "launch": 4,
     "runner": 5,
     "cli": 6,
     "door": 6,
     "__main__": 7,
 }
 # These run on a laptop without torch and start fast.
-WITHOUT_TORCH = {"errors", "settings", "files", "console", "shell", "measure", "catalog", "host", "environment", "doctor", "runs", "start", "image"}
+WITHOUT_TORCH = {"errors", "settings", "files", "console", "shell", "measure", "catalog", "host", "environment", "doctor", "runs", "start", "image", "launch"}
 
 
 def imports_of(file: Path) -> list[tuple[str, bool]]:

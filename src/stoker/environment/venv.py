@@ -81,7 +81,7 @@ def prepare(root: Path) -> Path:
     venv = root / ".venv"
     with _alone(root) as keep_open:
         key, stamp = ready_key(root), Stamp.read(venv)
-        if stamp and stamp.key == key and _starts(venv):
+        if stamp and stamp.key == key and starts(venv):
             return venv
         choice = _choice(root)
         stack = choice.stack
@@ -98,9 +98,9 @@ def prepare(root: Path) -> Path:
         _announce(root, choice)
         started = time.monotonic()
         installer = find_installer(root, keep_open=keep_open)
-        with _growing(venv) as new:
+        with growing(venv) as new:
             _fill(root, new, stack, installer)
-            _check(new, stack.check)
+            check_imports(new, stack.check)
             (new / _STAMP).write_text(wanted.text())
         console.say(f"{venv} is ready after {time.monotonic() - started:.0f} s")
     return venv
@@ -113,12 +113,12 @@ def prepare_beside(root: Path, name: str, requirements: Sequence[str], python: s
         files_hash = _hash(_found(root, _BUILD_FILES))
         asked = hashlib.sha256("\n".join(requirements).encode()).hexdigest()
         wanted = Stamp(key=f"{asked} {files_hash} {root}", stack=name, lock=asked, build=files_hash, python=python)
-        if (stamp := Stamp.read(venv)) and stamp.key == wanted.key and _starts(venv):
+        if (stamp := Stamp.read(venv)) and stamp.key == wanted.key and starts(venv):
             return venv
         console.say(f"setting up {venv}: {', '.join(requirements)} (not locked)")
         installer = find_installer(root, keep_open=keep_open)
-        with _growing(venv) as new:
-            _create(root, new, python, installer)
+        with growing(venv) as new:
+            create_empty(root, new, python, installer)
             installer.run(["pip", "install", "--python", str(new / "bin/python"), *requirements, "-e", ".[dev]"], folder=root)
             (new / _STAMP).write_text(wanted.text())
     return venv
@@ -131,12 +131,12 @@ def prepare_looking(root: Path) -> Path:
         pins = _entries(read_stacks(root / "locks")[0].lock, _LOOKING)
         asked = hashlib.sha256(pins.encode()).hexdigest()
         wanted = Stamp(key=f"{asked} {root}", stack="none", lock=asked, build="none", python=_base_python())
-        if (stamp := Stamp.read(venv)) and stamp == wanted and _starts(venv):
+        if (stamp := Stamp.read(venv)) and stamp == wanted and starts(venv):
             return venv
         console.say(f"making {venv.name} to look at this machine with (a few small packages; PyTorch is not needed for it)")
         installer = find_installer(root, keep_open=keep_open)
-        with _growing(venv) as new:
-            _create(root, new, sys.executable, installer)
+        with growing(venv) as new:
+            create_empty(root, new, sys.executable, installer)
             with tempfile.TemporaryDirectory() as folder:
                 lock = Path(folder) / "look.txt"
                 lock.write_text(pins)
@@ -172,7 +172,7 @@ def _choice(root: Path) -> Choice:
 def _still_good(venv: Path, stamp: Stamp, wanted: Stamp) -> bool:
     """Whether the environment's packages are the wanted ones, on a Python that is there and is the one asked for."""
     same_python = stamp.python == wanted.python or not os.environ.get("STOKER_PYTHON")
-    return stamp.lock == wanted.lock and same_python and _tree_of(stamp) == _tree_of(wanted) and _starts(venv)
+    return stamp.lock == wanted.lock and same_python and _tree_of(stamp) == _tree_of(wanted) and starts(venv)
 
 
 def _tree_of(stamp: Stamp) -> str:
@@ -210,7 +210,7 @@ def _announce(root: Path, choice: Choice) -> None:
 
 def _fill(root: Path, new: Path, stack: Stack, installer: Installer) -> None:
     """Create the environment and install the locked packages and our own."""
-    _create(root, new, sys.executable, installer)
+    create_empty(root, new, sys.executable, installer)
     wanted = ["--python", str(new / "bin/python"), "--require-hashes", "-r", str(stack.lock)]
     _check_space(root, stack, installer, wanted)
     # Compiled now, by all cores: the first import of torch takes 5 s otherwise, 1.5 s so (2 cores; compiling all takes 11 s).
@@ -219,10 +219,10 @@ def _fill(root: Path, new: Path, stack: Stack, installer: Installer) -> None:
     _install_self(root, new, installer)
 
 
-def _create(root: Path, new: Path, python: str, installer: Installer) -> None:
+def create_empty(root: Path, new: Path, python: str, installer: Installer) -> None:
     """Create an empty environment, and refuse to go on when its Python is not its own: packages would go to the system's."""
     installer.run(["venv", "--quiet", "--relocatable", "--no-project", "--python", python, str(new)], folder=root)
-    if not _starts(new):
+    if not starts(new):
         raise SetupError(
             f"an environment that was made with {python} does not use its own folder {new}, or does not start",
             hint="this Python is a wrapper or broken: name another one with STOKER_PYTHON",
@@ -242,7 +242,7 @@ def _check_space(root: Path, stack: Stack, installer: Installer, wanted: Sequenc
         raise no_space(tight[0], stack.disk_bytes, "there is not enough room on the disk for the environment")
 
 
-def _check(venv: Path, modules: Sequence[str]) -> None:
+def check_imports(venv: Path, modules: Sequence[str]) -> None:
     """Import what the stack says must import, so that a broken set-up is known now."""
     code = f"import {', '.join(modules)}" if modules else "pass"
     status, said = follow([str(venv / "bin/python"), "-I", "-c", code], folder=venv, variables=dict(os.environ))
@@ -255,7 +255,7 @@ def _check(venv: Path, modules: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def _growing(venv: Path) -> Iterator[Path]:
+def growing(venv: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of `venv` if the block succeeds and vanishes if it fails."""
     new, old = venv.with_name(f"{venv.name}.new"), venv.with_name(f"{venv.name}.old")
     for left_over in (new, old):
@@ -293,7 +293,7 @@ def _alone(root: Path) -> Iterator[tuple[int, ...]]:
         os.close(descriptor)
 
 
-def _starts(venv: Path) -> bool:
+def starts(venv: Path) -> bool:
     """Whether the environment's Python is still there, starts, and is its own: one that is a wrapper's may be the system's."""
     found = shell.run([str(venv / "bin/python"), "-I", "-c", "import os, sys; print(os.path.realpath(sys.prefix))"], timeout_s=60)
     return found.ok and found.out.rstrip("\n") == os.path.realpath(venv)

@@ -37,7 +37,7 @@ _DIST_INFO = f"{_NAME}-{__version__}.dist-info"
 # Beside Python's own rubbish what editors, git and merges leave in a source tree.
 _NOT_OURS = re.compile(r"__pycache__|\..*|.*~|.*\.(pyc|pyo|so|orig|rej|bak|swp)")
 # As CPython's own flags, with which setup.py has them built: signed integers wrap. No build id and no debugging symbols, which hold paths.
-_FLAGS = ("-shared", "-fPIC", "-O3", "-DNDEBUG", "-fwrapv", "-fno-strict-aliasing", "-s", "-Wl,--build-id=none")
+FLAGS = ("-shared", "-fPIC", "-O3", "-DNDEBUG", "-fwrapv", "-fno-strict-aliasing", "-s", "-Wl,--build-id=none")
 _COMPILE_S = 300.0
 _NO_COMPILER = 42
 # The standard library has it from Python 3.11 on; tomli is the same module for 3.10.
@@ -94,7 +94,7 @@ def own_entries(root: Root, bytecode: Mapping[str, bytes]) -> list[Entry]:
 
 def kernels(root: Root, sources: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the kernels by path below `site-packages`, built in `root` from the files of `native/`; none where there is no gcc."""
-    commands = [f"gcc {' '.join(_FLAGS)} -o {number}.so {source}" for number, source in enumerate(KERNELS.values())]
+    commands = [f"gcc {' '.join(FLAGS)} -o {number}.so {source}" for number, source in enumerate(KERNELS.values())]
     script = "\n".join(
         [
             f"command -v gcc >/dev/null || exit {_NO_COMPILER}",

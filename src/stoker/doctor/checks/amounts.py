@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from stoker.doctor.facts import Facts
+from stoker.doctor.sizes import size as size
 
 _WORKERS_A_GPU = 8
 """More workers for one GPU are rare."""
-
-
-def size(count_bytes: float) -> str:
-    """Return bytes as `64 MiB` or `1.2 GiB`."""
-    for unit, step in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count_bytes >= step:
-            amount = count_bytes / step
-            return f"{amount:.0f} {unit}" if amount >= 10 or abs(amount - round(amount)) < 0.05 else f"{amount:.1f} {unit}"
-    return f"{count_bytes:.0f} bytes"
 
 
 def usable_cores(facts: Facts) -> float | None:

@@ -7,20 +7,11 @@ import math
 from stoker.doctor.checks.amounts import loader_workers, many_machines, on_host, set_threads, size, training_processes, usable_cores
 from stoker.doctor.facts import Facts
 from stoker.doctor.finding import Check, Finding, Outcome, Passed, Severity, Skipped
+from stoker.doctor.sizes import BATCH_BYTES, loader_shm_bytes
 
-_BATCH = (64, 3, 224, 224)
-_BATCH_BYTES = 4 * math.prod(_BATCH)
-"""float32: 38.5 MB."""
-_PREFETCH = 2
-"""The DataLoader's default prefetch_factor."""
 _GIBIBYTE = 2**30
 _PAGES_A_SECOND = 256
 """1 MiB/s of 4 KiB pages: more than what idle pages make as they are moved out once."""
-
-
-def loader_shm_bytes(workers: int) -> int:
-    """Return the shared memory that a DataLoader needs: each worker holds 2 batches of 64x3x224x224 float32, the training a further one."""
-    return _BATCH_BYTES * (_PREFETCH * workers + 1)
 
 
 def shm_too_small(facts: Facts) -> Outcome:
@@ -46,7 +37,7 @@ def shm_too_small(facts: Facts) -> Outcome:
         what=f"/dev/shm has {size(have)}, a loader with {workers} worker{'s' if workers > 1 else ''} needs {size(need)}",
         evidence=(
             f"/dev/shm: {size(have)} ({have} bytes)",
-            f"64 x 3 x 224 x 224 x 4 bytes = {_BATCH_BYTES} a batch; x (prefetch 2 x {workers} workers + 1) = {need} bytes",
+            f"64 x 3 x 224 x 224 x 4 bytes = {BATCH_BYTES} a batch; x (prefetch 2 x {workers} workers + 1) = {need} bytes",
         ),
         consequence='loader workers die with "Bus error" or "No space left on device"' + ("" if dies else " once batches or workers are that many"),
         fix=_larger_shm(facts, given),

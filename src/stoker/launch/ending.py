@@ -1,0 +1,225 @@
+"""Why a container ended, in one line: judged from facts that were gathered elsewhere (`evidence`)."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stoker.doctor.sizes import size
+from stoker.errors import StokerError
+
+# Kept as texts: compiling them takes longer than everything else here, and most endings need none.
+_STEERING = r"\x1b\[[0-9;?]*[A-Za-z]"
+_SHM = (
+    r"(?i)bus error|unable to (?:allocate|open|write to|resize|mmap) .{0,20}shared memory|(?:out of|insufficient) shared memory"
+    r"|no space left on device.{0,20}/dev/shm"
+)
+_GPU_LOST = (
+    r"(?i)GPU is lost|fallen off the bus|Unable to determine the device handle|cudaErrorLaunchFailure|CUDA_ERROR_LAUNCH_FAILED"
+    r"|CUDA error: (?:unspecified launch failure|uncorrectable ECC error|the launch timed out|hardware stack error|unknown error)"
+)
+_GPU_FULL = r"(?i)CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+_DISK = r"(?i)no space left on device|disk quota exceeded|\[disk-full\]|Errno 28\b|Errno 122\b"
+_READ_ONLY = r"(?i)read-only file system|Errno 30\b"
+_OWN = r"(?m)^error: (?P<message>.+?)  \[(?P<slug>[a-z-]+)\]$"
+# What the engine, its shim and runc put around what is wrong.
+_OCI = r"^.*unable to start container process: (?:exec: )?|: unknown$"
+# The small init of podman, which has no status of its own for it.
+_CATATONIT = r"^ERROR \(catatonit:\d+\): failed to exec"
+_PYTHON = r"(?:\[?rank\d+\]?:? ?)?(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?:: .*)?"
+_XID = r"NVRM: Xid \([^)]*\): (?P<number>\d+)(?:, pid=[^,]*)?(?:, name=[^,]*)?,? ?(?P<text>.*)"
+_KILLED = r"oom-kill:.*?(?P<whole>global_oom)?,?task_memcg=[^,]*,task=(?P<task>[^,]*)"
+# What a program, not the hardware, did (NVIDIA, XID Errors: docs.nvidia.com/deploy/xid-errors).
+_XIDS_OF_PROGRAMS = {13, 31, 43, 69, 109}
+_XIDS_THAT_FOLLOW = {45, 154}
+_SIGNALS = {
+    signal.SIGINT: "interrupted (Ctrl-C, signal 2)",
+    signal.SIGILL: "the processor does not know an instruction of the program (signal 4): it was built for a newer one",
+    signal.SIGABRT: "the program gave up (abort, signal 6)",
+    signal.SIGSEGV: "the program crashed (segmentation fault, signal 11)",
+    signal.SIGTERM: "told to end (SIGTERM) by its engine, by this machine's shut-down, or by a person",
+}
+_MOST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Everything that is known about how a container ended."""
+
+    code: int | None
+    """Its exit status (128 + N: signal N); None: it runs still, or never ran."""
+    oom_killed: bool = False
+    """The engine or its control group says that the kernel killed for want of memory."""
+    memory_bytes: int | None = None
+    """Its memory limit."""
+    shm_bytes: int | None = None
+    """Size of its /dev/shm."""
+    read_only: bool = False
+    """Whether its own files could not be changed."""
+    log_tail: str = ""
+    """The last lines that it wrote."""
+    kernel: tuple[str, ...] = ()
+    """Lines of the kernel's log from its life that are about it or about GPUs."""
+    stopped_by: str | None = None
+    """Who ended it, where that is known: `stoker stop`, `docker stop` or `kill`, ..."""
+    told: str = ""
+    """What the engine says went wrong at its start."""
+    ours: bool = False
+    """Whether the image is one of Stoker's, whose start has status codes of its own."""
+
+
+def why(ending: Ending) -> str | None:
+    """Return one line; None when it ended well, or runs."""
+    if ending.code is None:
+        return _still_running(ending)
+    if ending.code == 0:
+        return None
+    return next(line for cause in _CAUSES if (line := cause(ending)))
+
+
+def _still_running(ending: Ending) -> str | None:
+    """A notebook lives on when its kernel was killed, and waits for it forever."""
+    if ending.told:
+        return f"it could not be started: {_without_runtime(ending.told)}"
+    return f"a program in it ran {_memory(ending)}" if _by_kernel(ending) else None
+
+
+def _out_of_memory(ending: Ending) -> str | None:
+    return _memory(ending) if _by_kernel(ending) else None
+
+
+def _by_kernel(ending: Ending) -> bool:
+    return ending.oom_killed or any(re.search(_KILLED, line) for line in ending.kernel)
+
+
+def _memory(ending: Ending) -> str:
+    found = next((found for line in reversed(ending.kernel) if (found := re.search(_KILLED, line))), None)
+    task = _shown(found["task"]) if found else "it"
+    if found and found["whole"]:
+        return f"out of memory: this whole machine had none left, and the kernel killed {task}; give it a limit with --memory, or run less at once"
+    limit = f" of {size(ending.memory_bytes)}" if ending.memory_bytes else ""
+    return f"out of memory: the kernel killed {task} at its limit{limit}; raise it with --memory, or take fewer workers or a smaller batch"
+
+
+def _stopped(ending: Ending) -> str | None:
+    if ending.stopped_by is None:
+        return None
+    if ending.code == 128 + signal.SIGKILL:
+        return f"killed by {ending.stopped_by} (signal 9)"
+    return f"stopped by {ending.stopped_by}" + ("" if ending.code == 128 + signal.SIGTERM else f" (exit status {ending.code})")
+
+
+def _shared_memory(ending: Ending) -> str | None:
+    line = _line(_SHM, ending.log_tail)
+    if line is None and ending.code != 128 + signal.SIGBUS:
+        return None
+    room = f"/dev/shm has {size(ending.shm_bytes)}" if ending.shm_bytes else "/dev/shm is full"
+    return f"out of shared memory: {room}; give it more with --shm, or take fewer workers ({line or 'bus error, signal 7'})"
+
+
+def _gpu_lost(ending: Ending) -> str | None:
+    xids = [found for line in ending.kernel if (found := re.search(_XID, line)) and int(found["number"]) not in _XIDS_THAT_FOLLOW]
+    line = _line(_GPU_LOST, ending.log_tail)
+    grave = [found for found in xids if int(found["number"]) not in _XIDS_OF_PROGRAMS]
+    if grave:
+        return f"GPU lost: the driver reported Xid {grave[-1]['number']} ({_shown(grave[-1]['text'])}); `stoker doctor` says what to do"
+    if xids and (line or "CUDA" in ending.log_tail):
+        text = _shown(xids[-1]["text"])
+        return f"a GPU kernel of the program failed: Xid {xids[-1]['number']} ({text}); CUDA_LAUNCH_BLOCKING=1 finds the place in the program"
+    return f"GPU lost, or a kernel on it failed: {line}; `sudo dmesg | grep Xid` and `stoker doctor` tell which" if line else None
+
+
+def _gpu_full(ending: Ending) -> str | None:
+    line = _line(_GPU_FULL, ending.log_tail)
+    return f"the GPU's memory is full: {line}; take a smaller batch, or see with `stoker ps` what else uses it" if line else None
+
+
+def _disk_full(ending: Ending) -> str | None:
+    line = _line(_DISK, ending.log_tail)
+    return f"disk full: {line}; `df -h` shows which" if line else None
+
+
+def _read_only(ending: Ending) -> str | None:
+    line = _line(_READ_ONLY, ending.log_tail) if ending.read_only else None
+    return f"read-only: {line}; /workspace, /tmp and the home can be written to, and with --writable the container's own files" if line else None
+
+
+def _own_error(ending: Ending) -> str | None:
+    """What Stoker itself said inside: `error: message  [slug]`, or the status codes of its start."""
+    kinds = {kind.exit_code: kind for kind in StokerError.__subclasses__()}
+    kind = kinds.get(ending.code or 0)
+    said = [found for found in re.finditer(_OWN, _plain(ending.log_tail)) if kind and found["slug"] == kind.slug]
+    if kind and said:
+        return f"{_shown(said[-1]['message'])} ({kind.slug}, exit status {kind.exit_code})"
+    if kind and ending.ours and ending.code in (54, 55):
+        return f"{(kind.__doc__ or '').partition('. ')[0].rstrip('.')} ({kind.slug}, exit status {kind.exit_code})"
+    return None
+
+
+def _not_executed(ending: Ending) -> str | None:
+    if ending.code == 1 and (line := _line(_CATATONIT, ending.log_tail)):
+        return f"the program cannot be executed: {line}"
+    if ending.code not in (126, 127):
+        return None
+    what = "was not found" if ending.code == 127 else "cannot be executed"
+    last = _without_runtime(ending.told) or _last_line(ending)
+    return f"the program {what} (exit status {ending.code})" + (f": {last}" if last else "")
+
+
+def _signal(ending: Ending) -> str | None:
+    number = (ending.code or 0) - 128
+    if number == signal.SIGKILL:
+        limit = f", whose limit was {size(ending.memory_bytes)}" if ending.memory_bytes else ""
+        return f"killed (signal 9) by a person, by the engine after its time to stop, or by the kernel for want of memory{limit}"
+    if not 0 < number < signal.NSIG:
+        return None
+    known = {int(one): text for one, text in _SIGNALS.items()}
+    return known.get(number) or f"ended by signal {number}"
+
+
+def _program(ending: Ending) -> str:
+    lines = [line.strip() for line in _plain(ending.log_tail).splitlines()]
+    error = next((line for line in reversed(lines) if re.fullmatch(_PYTHON, line)), None)
+    return f"its program ended with exit status {ending.code}" + (f": {_shown(error)}" if error else "")
+
+
+_CAUSES: tuple[Callable[[Ending], str | None], ...] = (
+    _out_of_memory,
+    _stopped,
+    _shared_memory,
+    _gpu_lost,
+    _gpu_full,
+    _disk_full,
+    _read_only,
+    _own_error,
+    _not_executed,
+    _signal,
+    _program,
+)
+"""The surest and the most particular first."""
+
+
+def _line(pattern: str, text: str) -> str | None:
+    """Return the last line in which a pattern is found, fit to be shown."""
+    return next((_shown(line) for line in reversed(_plain(text).splitlines()) if re.search(pattern, line)), None)
+
+
+def _last_line(ending: Ending) -> str:
+    lines = [line for line in _plain(ending.log_tail).splitlines() if line.strip()]
+    return _shown(lines[-1]) if lines else ""
+
+
+def _without_runtime(told: str) -> str:
+    return _shown(re.sub(_OCI, "", told))
+
+
+def _plain(text: str) -> str:
+    return re.sub(_STEERING, "", text)
+
+
+def _shown(text: str) -> str:
+    """Return what a stranger's program wrote without what would steer the terminal, and not longer than a line or two."""
+    clean = "".join(sign if sign.isprintable() else " " for sign in _plain(text)).strip()
+    return clean if len(clean) <= _MOST else f"{clean[:_MOST]}…"

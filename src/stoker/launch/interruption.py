@@ -1,0 +1,37 @@
+"""Signals while something is made that must be whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def interruptible() -> contextlib.AbstractContextManager[None]:
+    """Let SIGTERM and SIGHUP end a start as Ctrl-C does, so that it cleans up after itself."""
+    return _handling((signal.SIGTERM, signal.SIGHUP), _interrupt)
+
+
+def uninterrupted() -> contextlib.AbstractContextManager[None]:
+    """Let nobody end the cleaning up, for that a second Ctrl-C is too early."""
+    return _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _handling(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Handle signals so until the block ends; elsewhere than in the main thread Python does not allow it, and they stay as they are."""
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for one in signals:
+            with contextlib.suppress(ValueError):
+                before[one] = signal.signal(one, handler)
+        yield
+    finally:
+        for one, old in before.items():
+            signal.signal(one, old)

@@ -1,0 +1,41 @@
+"""The name of what is started: the person's own, else one made of the project's folder and the kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from stoker.errors import BadValue
+from stoker.launch.wanted import Wanted
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_LONGEST = 63
+"""Of a host name's part: the container's name is its host name, too."""
+
+
+def checked_name(name: str) -> str:
+    """Return a name that somebody chose. Raises BadValue."""
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
+        raise BadValue(
+            f"--name {name!r:.100} is no name: lower case letters, digits, and . _ - after the first, {_LONGEST} at most",
+            hint=f"--name {fit(name)}",
+        )
+    return name
+
+
+def fit(text: str) -> str:
+    """Return any text as a name."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", text.lower()).strip("-._")[: _LONGEST - 15] or "project"
+
+
+def name_of(wanted: Wanted) -> str:
+    """Return the name that was chosen, else the first choice of the default: `PROJECT-notebook`. Raises BadValue."""
+    if wanted.name is not None:
+        return checked_name(wanted.name)
+    return f"{fit(wanted.prefix or (wanted.project.name if wanted.project else ''))}-{wanted.kind}"
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return `name`, or the first of `name-2`, `name-3` and so on that nobody has."""
+    numbers = range(2, len(taken) + 3)
+    return next(one for one in (name, *(f"{name}-{number}" for number in numbers)) if one not in taken)

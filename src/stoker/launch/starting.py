@@ -1,0 +1,254 @@
+"""Starting a container: in the background, or in the foreground with its terminal, signals and exit status; whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stoker import shell
+from stoker.doctor.finding import Finding, Severity
+from stoker.errors import (
+    CacheUnwritable,
+    EngineFailed,
+    EngineSilent,
+    NameTaken,
+    StartRefused,
+    StokerError,
+)
+from stoker.launch import attached
+from stoker.launch.command import Command
+from stoker.launch.containers import Container
+from stoker.launch.ending import why
+from stoker.launch.engine import Engine, last_line
+from stoker.launch.engine_keeper import EngineKeeper
+from stoker.launch.engines import render
+from stoker.launch.home import prepare
+from stoker.launch.interruption import interruptible, uninterrupted
+from stoker.launch.locks import held
+from stoker.launch.monitor import calling_folder, forget_folder
+from stoker.launch.refusals import refused
+from stoker.launch.request import Request
+from stoker.launch.stops import forget_stop
+
+_START_S = 300.0
+"""An engine that copies a large image for another uid (`keep-id`) takes minutes, once."""
+_ASK_S = 20.0
+_TRIES = 100
+_NOT_STARTED = (125, 126, 127)
+"""What `run` of either engine exits with where no program began. A program may end with them, too, but then its container is still there."""
+_IDENTITY = "id"
+"""File in which the engine writes the container's id as soon as there is one: by it alone we know which container is ours."""
+
+
+def command_of(request: Request, engine: Engine) -> Command:
+    """Return the engine's command for a request: what `--dry-run` prints and what `start` runs. Raises LaunchUnfit."""
+    return render(request, engine)
+
+
+def refuse(findings: Sequence[Finding], *, on_line: Callable[[str], None]) -> None:
+    """Say the warnings through `on_line`, and raise StartRefused with the errors, where there are any."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    for finding in findings:
+        if finding not in errors:
+            on_line("\n".join(_told(finding)))
+    if errors:
+        first, *more = errors
+        message = [first.what, *_seen(first), *(line for finding in more for line in _told(finding))]
+        raise StartRefused("\n".join(message), hint=f"{first.fix}\n(--no-check starts without looking)")
+
+
+def _told(finding: Finding) -> list[str]:
+    """Return a finding in lines, as under an error: what, what was seen, what it leads to, and the commands that mend it."""
+    fix = finding.fix.splitlines()
+    return [
+        f"{finding.severity.value}: {finding.what}",
+        *_seen(finding),
+        *(f"  {'fix:' if not number else '':6}{line}" for number, line in enumerate(fix)),
+    ]
+
+
+def _seen(finding: Finding) -> list[str]:
+    return [*(f"  seen: {line}" for line in finding.evidence), f"  then: {finding.consequence}"]
+
+
+def start(request: Request, engine: Engine, *, on_line: Callable[[str], None], rename: bool = False) -> Container:
+    """Start in the background and return the container. `on_line` is told what a person should know.
+
+    With `rename` another name is taken where this one is in use: nobody chose it. A start that fails or is interrupted (also by SIGTERM) leaves no
+    container behind.
+    Raises EngineFailed with the engine's own last lines, NameTaken, PortTaken, ImageMissing, DiskFull, EngineSilent, ProgramMissing, CacheUnwritable.
+    """
+    for one in _named(replace(request, detach=True), rename):
+        with contextlib.suppress(*([NameTaken] if rename else [])):
+            return _start(one, engine, on_line)
+    raise _no_name(request)
+
+
+def run(request: Request, engine: Engine, *, on_line: Callable[[str], None], rename: bool = False) -> int:
+    """Run in the foreground to the end and return the program's exit status (128+N for signals). When it is not 0, `on_line` is told why in one line.
+
+    Standard streams, terminal and signals pass through. The container is removed at its end. Raises as `start`.
+    """
+    for one in _named(replace(request, detach=False), rename):
+        with contextlib.suppress(*([NameTaken] if rename else [])):
+            return _run(one, engine, on_line)
+    raise _no_name(request)
+
+
+def _named(request: Request, rename: bool) -> Iterator[Request]:
+    """Yield the request, with `rename` under one name after the other that no start of ours has at this moment, each held while it is used."""
+    for _ in range(_TRIES if rename else 1):
+        with held("names", request.container, wait=False) as ours:
+            if ours:
+                yield request
+            elif not rename:
+                raise NameTaken(f"{request.name} is being started at this moment by somebody else", hint="stoker ps; or take another --name")
+        request = replace(request, name=_next_name(request.name))
+
+
+def _next_name(name: str) -> str:
+    """Return `night-2` for `night`, `night-3` for `night-2`."""
+    found = re.fullmatch(r"(.*)-(\d{1,4})", name)
+    return f"{found[1]}-{int(found[2]) + 1}" if found else f"{name}-2"
+
+
+def _no_name(request: Request) -> NameTaken:
+    return NameTaken(f"{request.name} and {_TRIES} names after it are in use", hint="stoker rm removes what has ended; or choose one with --name")
+
+
+def _start(request: Request, engine: Engine, on_line: Callable[[str], None]) -> Container:
+    words, folder = _prepared(request, engine)
+    begun = int(time.time())  # podman tells whole seconds
+    try:
+        with interruptible():
+            done = shell.run(words, timeout_s=_START_S, folder=folder)
+    except BaseException:
+        with uninterrupted():
+            _clean(request, engine, _identity(folder) or _made_since(begun, request, engine))
+        raise
+    if not done.ok:
+        with uninterrupted():
+            _clean(request, engine, _identity(folder))
+        raise refused(request, engine, done.err)
+    for line in done.err.splitlines():
+        on_line(last_line(line))
+    return _found(engine, _identity(folder))
+
+
+def _run(request: Request, engine: Engine, on_line: Callable[[str], None]) -> int:
+    words, folder = _prepared(request, engine)
+    # docker passes no signals on where there is a terminal.
+    give = (lambda number: _signal(engine, folder, number)) if request.terminal and engine.name == "docker" else None
+    code = attached.run(words, on_signal=give, folder=folder)
+    identity = _identity(folder)
+    if not identity:
+        raise _not_started(request, engine, code)
+    if code == 0 and _removed(engine, identity):
+        forget_folder(request.container)
+        return code
+    return _ended(request, engine, identity, code, on_line)
+
+
+def _ended(request: Request, engine: Engine, identity: str, code: int, on_line: Callable[[str], None]) -> int:
+    """Say why it ended and remove it; leave it alone where only the terminal was let go (Ctrl-P Ctrl-Q) or the engine's program was killed."""
+    keeper = EngineKeeper(engine=engine)
+    container = next((one for one in keeper.containers(everything=True) if one.id.startswith(identity)), None)
+    if container is None:
+        if code in _NOT_STARTED:
+            raise _not_started(request, engine, code)
+        return code
+    unread = container.running and code != 0 and _reader_is_gone()
+    if unread:
+        # As it would have ended without a container around it; the engine's program was, what runs inside was not.
+        keeper.stop(container, grace_s=container.grace_s)
+    elif container.running:
+        on_line(f"{container.name} goes on: stoker logs -f {container.name}, stoker stop {container.name}")
+        return code
+    reason = why(keeper.ending(container)) if code and not unread else None
+    if reason:
+        on_line(f"{container.name}: {reason}")
+    keeper.remove(container)
+    forget_stop(container.id)
+    forget_folder(container.container)
+    return code
+
+
+def _reader_is_gone() -> bool:
+    """Whether who read our output went away, as `head` does when it has enough."""
+    asked = select.poll()
+    asked.register(1, 0)
+    return any(happened & select.POLLERR for _, happened in asked.poll(0))
+
+
+def _signal(engine: Engine, folder: Path, number: int) -> None:
+    if identity := _identity(folder):
+        shell.run([engine.program, "kill", "--signal", str(number), identity], timeout_s=_ASK_S)
+
+
+def _prepared(request: Request, engine: Engine) -> tuple[list[str], Path]:
+    """Make what must be there before: the home, the file with the account. Return the command and the folder to call it in."""
+    command = command_of(request, engine)
+    if request.home is not None:
+        prepare(request.home, request.account)
+    for step in command.before:
+        done = shell.run(list(step.words), timeout_s=_ASK_S)
+        if not done.ok:
+            raise EngineFailed(f"`{done.command}` failed: {last_line(done.err)}", hint="it comes before the start; run it by hand to see more")
+    folder = calling_folder(request.container)
+    if folder is None:
+        raise CacheUnwritable("a folder for this start cannot be made in the cache folder", hint="is its disk full? Another one: STOKER_CACHE=DIR")
+    count = len(command.program)
+    return [*command.argv[:count], "--cidfile", str(folder / _IDENTITY), *command.argv[count:]], folder
+
+
+def _identity(folder: Path) -> str:
+    """Return the container's id; empty: none was made."""
+    try:
+        return (folder / _IDENTITY).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _clean(request: Request, engine: Engine, identity: str) -> None:
+    """Remove what a start left that did not come to its end. Raises nothing."""
+    if identity:
+        shell.run([engine.program, "rm", "--force", "--volumes", identity], timeout_s=_START_S)
+    forget_folder(request.container)
+
+
+def _made_since(begun: float, request: Request, engine: Engine) -> str:
+    """Return the id of a container that was made in the moment before the engine wrote it down: nobody else's, since its name is held."""
+    made = (one for one in _listed(engine) if one.container == request.container and (one.created or 0.0) >= begun)
+    return next((one.id for one in made if not one.running), "")
+
+
+def _listed(engine: Engine) -> tuple[Container, ...]:
+    try:
+        return EngineKeeper(engine=engine).containers(everything=True)
+    except EngineSilent:
+        return ()
+
+
+def _removed(engine: Engine, identity: str) -> bool:
+    """Remove a container that has ended; False: it runs, or the engine refuses."""
+    return shell.run([engine.program, "rm", "--volumes", identity], timeout_s=_START_S).ok
+
+
+def _found(engine: Engine, identity: str) -> Container:
+    found = next((one for one in _listed(engine) if identity and one.id.startswith(identity)), None)
+    if found is None:
+        raise EngineFailed(f"{engine.name} started it, and it is gone already", hint=f"somebody removed it, or look: {engine.name} ps -a")
+    return found
+
+
+def _not_started(request: Request, engine: Engine, code: int) -> StokerError:
+    """Return the error for a container that was never made; the engine's own words went to the terminal."""
+    forget_folder(request.container)
+    if any(one.container == request.container for one in _listed(engine)):
+        return NameTaken(f"the name {request.name} is in use", hint=f"stoker rm {request.name}; or take another --name")
+    return EngineFailed(f"{engine.name} did not start it (exit status {code}); what it said stands above", hint="the command itself: add --dry-run")

@@ -1,0 +1,19 @@
+"""Fixtures that several files share: the real image is built and loaded once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.image_engines import Engine, engine, layout
+from tests.launch_engines import Desk, desk_at
+
+__all__ = ["desk", "engine", "layout"]
+
+
+@pytest.fixture
+def desk(engine: Engine) -> Iterator[Desk]:
+    """A project and an engine, for `stoker up`, `run` and the rest."""
+    with desk_at(engine) as made:
+        yield made

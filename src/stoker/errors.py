@@ -366,14 +366,14 @@ class EngineMissing(StokerError):
 
 
 class EngineSilent(StokerError):
-    """The container engine is installed and does not answer: its daemon is down, or this user may not talk to it. Its own words are in the message."""
+    """The container engine is installed and does not answer: its daemon is down, or this user may not talk to it. The message has its words."""
 
     exit_code = 74
     slug = "engine-silent"
 
 
 class ImageMissing(StokerError):
-    """No engine of this machine has an image of that name. Stoker pulls nothing by itself: `stoker image build` makes one, or the engine fetches it."""
+    """No engine of this machine has an image of that name. Stoker pulls nothing: `stoker image build` makes one, or the engine fetches it."""
 
     exit_code = 75
     slug = "image-missing"
@@ -429,7 +429,10 @@ class PortTaken(StokerError):
 
 
 class LaunchUnfit(StokerError):
-    """The image has not what was asked for (no notebook, no SSH server, no entry point of Stoker's), or the engine cannot do it. Or a container that does not run should."""
+    """The image has not what was asked for (no notebook, no SSH server, no entry point of Stoker's), or the engine cannot do it.
+
+    Or a container that does not run should.
+    """
 
     exit_code = 83
     slug = "launch-unfit"

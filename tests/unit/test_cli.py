@@ -155,3 +155,9 @@ def test_a_reader_that_went_away_is_not_mentioned() -> None:
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+def test_a_closed_stdout_is_no_bug() -> None:
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m stoker --version >&-"], capture_output=True, text=True)
+    assert "bug" not in done.stderr
+    assert "Traceback" not in done.stderr

@@ -39,7 +39,10 @@ LEVELS = {
     "__main__": 7,
 }
 # These run on a laptop without torch and start fast.
-WITHOUT_TORCH = {"errors", "settings", "files", "console", "shell", "measure", "catalog", "host", "environment", "doctor", "runs", "start", "image", "launch"}
+WITHOUT_TORCH = {
+    *("errors", "settings", "files", "console", "shell", "measure", "catalog", "host"),
+    *("environment", "doctor", "runs", "start", "image", "launch"),
+}
 
 
 def imports_of(file: Path) -> list[tuple[str, bool]]:

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         # Not click's own standalone mode: every kind of end is ours to say.
         status: Any = stoker.main(args=arguments, prog_name="stoker", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
     except BaseException as error:
         status = ended(error, sys.argv if arguments is None else ["stoker", *arguments])
     _leave(status if isinstance(status, int) else 0)
@@ -58,7 +58,13 @@ def main(arguments: list[str] | None = None) -> None:
 def _leave(status: int) -> None:
     """Exit; a reader of our stdout that went away is not mentioned again when Python closes it."""
     try:
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
+
+
+def _flush() -> None:
+    # None: the shell closed it (`>&-`).
+    if sys.stdout is not None:
+        sys.stdout.flush()

@@ -65,7 +65,7 @@ class EngineKeeper:
 
     def kill(self, container: Container, number: int) -> None:
         """Send a signal to the program that it was started for. Raises nothing."""
-        self._run("kill", "--signal", str(number), container.id)
+        self._run("kill", "--signal", str(int(number)), container.id)
 
     def remove(self, container: Container) -> bool:
         """Remove it with its log, killing what still runs; False: it was gone already. Raises EngineFailed, EngineSilent."""

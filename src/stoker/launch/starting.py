@@ -187,7 +187,7 @@ def _reader_is_gone() -> bool:
 
 def _signal(engine: Engine, folder: Path, number: int) -> None:
     if identity := _identity(folder):
-        shell.run([engine.program, "kill", "--signal", str(number), identity], timeout_s=_ASK_S)
+        shell.run([engine.program, "kill", "--signal", str(int(number)), identity], timeout_s=_ASK_S)
 
 
 def _prepared(request: Request, engine: Engine) -> tuple[list[str], Path]:

@@ -105,7 +105,7 @@ def _need_image(wanted: Wanted) -> None:
     if wanted.image is None and wanted.own_image is None:
         raise UsageError(
             f"no image is named, and {wanted.project} has no stoker.toml that does",
-            hint='--image NAME takes any image; for one of your own: `stoker image init`, in the stoker.toml that it writes\n'
+            hint="--image NAME takes any image; for one of your own: `stoker image init`, in the stoker.toml that it writes\n"
             'variants = ["cli", "notebook", "ssh"], then `stoker image lock && stoker image build --load podman`',
         )
 

@@ -133,7 +133,7 @@ def answered(person: Person) -> None:
 def runs(bench: Benchmark, person: Person) -> float:
     """Run `true` by Stoker and by the engine alone, in turn, and return the difference of the medians in seconds."""
     words = ["run", "--image", person.image, "--name", NAME]
-    printed = shlex.split(person.stoker(*words, "--dry-run", "--", "true"))
+    printed = shlex.split(person.stoker(*words, "--dry-run", "--", "true").replace("\\\n", " "))
     # Before it stands what makes the home.
     place = next(k for k, word in enumerate(printed) if word == "run" and Path(printed[k - 1]).name == person.engine)
     bare = [printed[place - 1], "run", "--rm", *printed[place + 1 :]]

@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from stoker import shell
@@ -44,7 +45,8 @@ def load(layout: Layout, engine: str) -> str:
         raise UsageError(f"there is no engine {engine!r}", hint=f"there are: {', '.join(ENGINES)}")
     _need_program(engine, hint=f"install {engine}, or take the layout {layout.folder} to where it is")
     if engine == "podman":
-        said = _run(["podman", "load", "--quiet", "--input", str(layout.folder)])
+        # podman 4 makes a name of an absolute path, and refuses one with capitals.
+        said = _run(["podman", "load", "--quiet", "--input", f"./{layout.folder.name}"], folder=layout.folder.absolute().parent)
         _rename_in_podman(said, f"localhost/{name}")
         return f"localhost/{name}"
     _feed(["docker", "load", "--quiet"], lambda out: write_docker_archive(layout, name, out))
@@ -146,8 +148,8 @@ def _rename_in_podman(said: str, name: str) -> None:
             _run(["podman", "untag", loaded[1], loaded[1]])
 
 
-def _run(arguments: list[str]) -> str:
-    done = shell.run(arguments, timeout_s=_HOURS_S)
+def _run(arguments: list[str], *, folder: Path | None = None) -> str:
+    done = shell.run(arguments, timeout_s=_HOURS_S, folder=folder)
     if not done.ok:
         raise _refused(done.command, done.err or done.out)
     return done.out

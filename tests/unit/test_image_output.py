@@ -110,7 +110,7 @@ def test_podman_reads_the_layout_and_gives_it_the_image_s_name(layout: Layout, t
     name = "localhost/team/trainer:latest"
     assert load(layout, "podman") == name
     renamed = [] if loaded == name else [f"tag {loaded} {name}"] + ([f"untag {loaded} {loaded}"] if ":latest" in loaded else [])
-    assert called(tmp_path) == [f"load --quiet --input {layout.folder}", *renamed]
+    assert called(tmp_path) == [f"load --quiet --input ./{layout.folder.name}", *renamed]
 
 
 def test_a_registry_on_this_machine_needs_no_certificate_and_others_do(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,12 +108,14 @@ def test_where_nothing_is_wrong_nothing_is_said() -> None:
         ),
         (Wanted(own_image="team/cnn"), ("stoker.toml", "stoker.lock"), "stoker image build -f /p/stoker.toml --load podman"),
         (Wanted(own_image="team/cnn"), ("stoker.toml",), "stoker image lock -f /p/stoker.toml && stoker image build -f /p/stoker.toml --load podman"),
-        (Wanted(image="docker.io/library/x:1", own_image="cnn"), ("stoker.toml", "stoker.lock"), "podman pull localhost/cnn:latest"),
-        (Wanted(image="x"), (), "podman pull localhost/cnn:latest"),
+        (Wanted(image="registry.example.org/x:1", own_image="cnn"), ("stoker.toml", "stoker.lock"), "podman pull registry.example.org/x:1"),
+        (Wanted(image="x"), (), "podman pull x"),
+        (Wanted(image="localhost/cnn"), (), "stoker image build --load podman"),
     ],
 )
 def test_a_missing_image_is_said_with_the_command_that_brings_it(wanted: Wanted, sources: tuple[str, ...], fix: str) -> None:
-    found = only(facts(at=site(replace(wanted, project=Path("/p")), image=None), sources=sources))
+    where = site(replace(wanted, project=Path("/p")), image=None)
+    found = only(facts(at=replace(where, image_name=wanted.image or where.image_name), sources=sources))
     assert found.severity is Severity.ERROR
     assert found.fix.startswith(fix)
 

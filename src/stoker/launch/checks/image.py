@@ -41,7 +41,9 @@ def _make(before: Before) -> str:
     file = "" if project is None or _is_here(project) else f" -f {project}/stoker.toml"
     build = f"stoker image build{file} --load {site.engine.name}"
     if site.wanted.image is not None or not before.sources:
-        return f"{site.engine.name} pull {site.image_name}"
+        # No registry has what was built on a machine: podman calls that `localhost/...`.
+        made_here = f"stoker image build --load {site.engine.name}   # in the folder of its stoker.toml; `{site.engine.name} images`: what there is"
+        return made_here if site.image_name.startswith("localhost/") else f"{site.engine.name} pull {site.image_name}"
     if any(name.endswith(".oci") for name in before.sources):
         return f"{build}   # it is built already, and only loaded"
     return build if "stoker.lock" in before.sources else f"stoker image lock{file} && {build}"

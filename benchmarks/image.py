@@ -173,7 +173,7 @@ def by_podman(project: Project, folder: Path) -> tuple[float, float, int]:
     suite = read_lock(project.folder / "stoker.lock").base.suite
     # Debian's slim image is a root like this one; it is no part of the time, as it would not be where a registry is near.
     run(["mmdebstrap", "--variant=minbase", "--include=ca-certificates", str(suite), str(folder / "root.tar")])
-    base, made = f"docker.io/library/debian:{suite}-slim", "localhost/bench-image:latest"
+    base, made = f"localhost/debian:{suite}-slim", "localhost/bench-image:latest"
     run(
         [
             "podman",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,5 +72,6 @@ class Up:
 
 def _plain(image: str) -> str:
     """Return an image's name as every engine would write it."""
-    name = image.removeprefix("docker.io/library/").removeprefix("localhost/")
+    # podman writes out the registry that docker means where there is none; `library` is what that calls a name without an owner.
+    name = re.sub(r"^(localhost|[^/]*\.[^/]*/library)/", "", image)
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"

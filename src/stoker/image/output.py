@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,8 +47,7 @@ def load(layout: Layout, engine: str) -> str:
         raise UsageError(f"there is no engine {engine!r}", hint=f"there are: {', '.join(ENGINES)}")
     _need_program(engine, hint=f"install {engine}, or take the layout {layout.folder} to where it is")
     if engine == "podman":
-        # podman 4 makes a name of an absolute path, and refuses one with capitals.
-        said = _run(["podman", "load", "--quiet", "--input", f"./{layout.folder.name}"], folder=layout.folder.absolute().parent)
+        said = _loaded_by_podman(layout)
         _rename_in_podman(said, f"localhost/{name}")
         return f"localhost/{name}"
     _feed(["docker", "load", "--quiet"], lambda out: write_docker_archive(layout, name, out))
@@ -137,6 +138,14 @@ def _add(archive: tarfile.TarFile, name: str, size: int, content: object) -> Non
 def _need_program(name: str, *, hint: str) -> None:
     if shutil.which(name) is None:
         raise ProgramMissing(f"{name} is not installed, or not in PATH", hint=hint)
+
+
+def _loaded_by_podman(layout: Layout) -> str:
+    # podman 4 makes a name of the path, and refuses one with capitals. Two that load at once need two names.
+    name = f"stoker-load-{os.getpid()}-{os.urandom(4).hex()}"
+    with tempfile.TemporaryDirectory() as folder:
+        os.symlink(layout.folder.absolute(), Path(folder) / name)
+        return _run(["podman", "load", "--quiet", "--input", name], folder=Path(folder))
 
 
 def _rename_in_podman(said: str, name: str) -> None:

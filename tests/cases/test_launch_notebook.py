@@ -258,11 +258,12 @@ def commands_of_all_processes() -> list[str]:
 
 
 def files_with(word: str, *folders: Path) -> list[Path]:
-    """Return the small files below folders that have a word in them, but for what lies in layers of images and mounted folders."""
+    """Return the small files below folders that have a word in them, but for what lies in layers of images and mounted folders, and for networks
+    that are mounted as files."""
     found: list[Path] = []
     for folder in folders:
         for place, names, files in os.walk(folder):
-            names[:] = [name for name in names if name not in ("overlay", "overlay2", "merged", "diff", "snapshots", "content")]
+            names[:] = [name for name in names if name not in ("overlay", "overlay2", "merged", "diff", "snapshots", "content", "netns")]
             for name in files:
                 path = Path(place) / name
                 if path.is_file() and path.stat().st_size < 1 << 22 and word.encode() in path.read_bytes():

@@ -662,7 +662,7 @@ def test_a_notebook_has_tls_and_a_token_in_a_file(project: Path, with_jupyter: E
     token = Path(service.environment["JUPYTER_TOKEN_FILE"]).read_text()
     assert token == "a" * 20
     service = notebook.service(one, with_jupyter, {"PATH": "/bin"})
-    path = notebook.token_path(one.home)
+    path = one.home / ".stoker/notebook/token"
     assert Path(service.environment["JUPYTER_TOKEN_FILE"]) == path
     assert path.stat().st_mode & 0o777 == 0o600
     words = " ".join(service.command)

@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -272,21 +272,33 @@ def growing(venv: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _alone(root: Path) -> Iterator[tuple[int, ...]]:
-    """Let one set-up at a time work in this tree; yields the descriptors that hold the lock."""
-    try:
-        descriptor = os.open(root / ".venv.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise SetupError(
+def _alone(root: Path) -> contextlib.AbstractContextManager[tuple[int, ...]]:
+    """Let one set-up at a time work in this tree."""
+
+    def refused(error: OSError) -> StokerError:
+        return SetupError(
             f"{root} cannot be written to ({error.strerror}), and the environment is made there",
             hint="copy or clone the tree to a folder of your own",
-        ) from error
+        )
+
+    return alone(root / ".venv.lock", mode=0o666, refused=refused, waits="another set-up is at work in this tree; waiting for it")
+
+
+@contextlib.contextmanager
+def alone(lock: Path, *, mode: int, refused: Callable[[OSError], StokerError], waits: str) -> Iterator[tuple[int, ...]]:
+    """Let one process at a time make an environment; yields the descriptors that hold the lock, which uv is to hold too: it may outlive us.
+
+    `refused` makes the error for a lock file that cannot be opened; `waits` is said to one that has to wait.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise refused(error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.say("another set-up is at work in this tree; waiting for it")
+            console.say(waits)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield (descriptor,)
     finally:

@@ -15,7 +15,6 @@ from stoker.launch.request import Port
 GRACE_S = 10
 """Of a container whose label says nothing: the engines' own."""
 _PREFIX = "stoker-"
-_VARIANTS = "dev.stoker.variants"
 # One that was stopped and not cleaned up yet is no other state for a person.
 _STATES = {"stopped": "exited", "configured": "created", "initialized": "created"}
 
@@ -60,7 +59,7 @@ class Container:
     @property
     def ours(self) -> bool:
         """Whether its image is one that Stoker built, with `stoker-start` inside."""
-        return _VARIANTS in self.labels
+        return labels.VARIANTS in self.labels
 
 
 def from_podman(row: Mapping[str, Any]) -> Container:

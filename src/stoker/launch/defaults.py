@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stoker.errors import NameTaken
+from stoker.launch import labels
 from stoker.launch.account import account
 from stoker.launch.amounts import default_memory, read_cpus, read_memory, read_shm, shm_bytes
 from stoker.launch.gpus import ALL, NONE, Gpus, read_gpus
@@ -20,8 +21,6 @@ from stoker.launch.wanted import Wanted
 
 __all__ = ["asked_limits", "decide", "name_of", "needed_shm_bytes"]
 
-OURS = "dev.stoker.variants"
-"""Label that every image of Stoker has: what is in it, as `cli notebook`."""
 _PIDS = 4096
 _CACHES = (
     ("TORCHINDUCTOR_CACHE_DIR", f"{HOME}/.cache/torchinductor"),
@@ -98,7 +97,7 @@ def _shm(wanted: Wanted, site: Site, most: int) -> int:
 
 def _needs_init(site: Site) -> bool:
     """Our images have an init of their own; in others a program that is process 1 does not hear SIGTERM."""
-    return site.image is not None and OURS not in site.image.labels and has_init(site.engine)
+    return site.image is not None and labels.VARIANTS not in site.image.labels and has_init(site.engine)
 
 
 def _name(wanted: Wanted, site: Site) -> str:

@@ -1,4 +1,4 @@
-"""The labels by which Stoker knows its containers again: all the state there is."""
+"""The labels by which Stoker knows its containers again (all the state there is), and those of its images."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ GRACE = "dev.stoker.launch.grace"
 """Seconds between SIGTERM and SIGKILL."""
 GPUS = "dev.stoker.launch.gpus"
 """The GPUs as asked for: `all`, `none`, `0,2`, ..."""
+
+VARIANTS = "dev.stoker.variants"
+"""On every image of Stoker: what is in it, as `cli notebook`."""
+STACKS = "dev.stoker.stacks"
+"""On every image of Stoker: its PyTorch stacks with the drivers that they need, as JSON."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from stoker.errors import EngineFailed, LaunchUnfit, NameTaken, PortTaken, UsageError
+from stoker.launch import labels
 from stoker.launch.checks import before
 from stoker.launch.containers import Container
 from stoker.launch.defaults import decide, name_of
@@ -21,8 +22,6 @@ from stoker.launch.up import Service, Up
 from stoker.launch.waiting import wait_for
 from stoker.launch.wanted import Wanted
 
-VARIANTS = "dev.stoker.variants"
-"""Label of our images: what is in them (image/configuration.py)."""
 _ATTEMPTS = 5
 
 Tell = Callable[[str], None]
@@ -155,7 +154,7 @@ def _started(order: Order, site: Site, on_line: Tell) -> Up:
 
 
 def _need_fit(service: Service, site: Site, request: Request) -> None:
-    has = site.image.labels.get(VARIANTS, "").split() if site.image else [service.variant]
+    has = site.image.labels.get(labels.VARIANTS, "").split() if site.image else [service.variant]
     if service.variant not in has:
         raise LaunchUnfit(
             f"the image {request.image} has no {service.kind}"

@@ -9,10 +9,9 @@ from typing import Any
 
 from stoker.doctor.finding import Finding, Severity
 from stoker.host.driver import version_numbers
+from stoker.launch import labels
 from stoker.launch.checks.gathering import Before
 
-STACKS = "dev.stoker.stacks"
-"""Label of our images: JSON, an object a stack."""
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -74,7 +73,7 @@ def image_of_other_machine(before: Before) -> Iterator[Finding]:
 def driver_too_old(before: Before) -> Iterator[Finding]:
     """No CUDA stack of the image runs on this machine's NVIDIA driver."""
     site = before.site
-    floors = _floors(site.image.labels.get(STACKS, "") if site.image else "")
+    floors = _floors(site.image.labels.get(labels.STACKS, "") if site.image else "")
     if before.request.gpus.what == "none" or site.driver is None or not floors:
         return
     oldest = min(floors, key=version_numbers)
@@ -83,7 +82,7 @@ def driver_too_old(before: Before) -> Iterator[Finding]:
     yield Finding(
         severity=Severity.ERROR,
         what=f"driver {site.driver} is too old for this image: it needs {oldest} or newer",
-        evidence=(f"/proc/driver/nvidia/version: {site.driver}", *(f"label {STACKS}: driver_min {floor}" for floor in sorted(floors))),
+        evidence=(f"/proc/driver/nvidia/version: {site.driver}", *(f"label {labels.STACKS}: driver_min {floor}" for floor in sorted(floors))),
         consequence="torch.cuda.is_available() is False inside; NVIDIA's runtime may refuse to start the container",
         fix="stoker resolve   # names the PyTorch and CUDA that this driver runs; lock and build with those\n"
         f"or install driver {oldest} or newer on this machine; or start on the CPU: --gpus none",

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stoker import console, settings
 from stoker.environment.installer import Installer
-from stoker.environment.venv import Stamp, check_imports, create_empty, growing
+from stoker.environment.venv import Stamp, alone, check_imports, create_empty, growing
 from stoker.errors import CacheUnwritable, StackUnfit, StokerError
 from stoker.files import write_text_atomically
 from stoker.launch.local.interpreter import find_python
@@ -173,23 +172,17 @@ def _install(environment: Path, wheels: Sequence[LockedWheel], installer: Instal
             ) from error
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[tuple[int, ...]]:
-    """Let one process at a time make an environment; yields the descriptor of the lock, which uv is to hold too: it may outlive us."""
-    lock = folder.with_name(f"{folder.name}.lock")
+def _alone(folder: Path) -> contextlib.AbstractContextManager[tuple[int, ...]]:
+    """Let one process at a time make this environment."""
+
+    def refused(error: OSError) -> StokerError:
+        return CacheUnwritable(
+            f"{folder.parent} cannot be written to ({error.strerror}), and the environment is made there", hint="STOKER_CACHE names another folder"
+        )
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CacheUnwritable(
-            f"{folder.parent} cannot be written to ({error.strerror}), and the environment is made there", hint="STOKER_CACHE names another folder"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say("another process is making this environment; waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield (descriptor,)
-    finally:
-        os.close(descriptor)
+        raise refused(error) from error
+    waits = "another process is making this environment; waiting for it"
+    return alone(folder.with_name(f"{folder.name}.lock"), mode=0o600, refused=refused, waits=waits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from pathlib import Path
 
 from stoker import console
 from stoker.errors import LaunchUnfit, ServiceUnfit
@@ -91,8 +90,3 @@ def _name(uid: int) -> str | None:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return None
-
-
-def token_path(home: Path) -> Path:
-    """Return the file with the token."""
-    return home / notebook.STATE / "token"

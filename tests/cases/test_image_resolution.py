@@ -120,6 +120,19 @@ def test_each_package_knows_the_variants_that_need_it(server: Server) -> None:
     }
 
 
+def test_what_only_the_person_asked_for_is_told_apart(server: Server, tmp_path: Path) -> None:
+    listed = tmp_path / "requirements.txt"
+    listed.write_text("built\n")
+    found = resolved(server, {"cli": ["shared"], "notebook": ["alpha"]}, extra=["beta", "alpha"], requirements_file=listed)
+    assert {name: (wheel.variants, wheel.extra) for name, wheel in found.items()} == {
+        "alpha": (("cli",), True),
+        "beta": (("cli",), True),
+        "built": (("cli",), True),
+        "only-beta": (("cli",), True),
+        "shared": (("cli",), False),
+    }
+
+
 def test_old_versions_are_kept_where_they_fit_and_never_stand_in_the_way(server: Server) -> None:
     assert versions(resolved(server, ["alpha"], constraints=["alpha==1.0", "gone==9"])) == {"alpha": "1.0"}
     assert versions(resolved(server, ["alpha>1"], constraints=["alpha==1.0", "shared==1.0"])) == {"alpha": "2.0", "shared": "1.0"}

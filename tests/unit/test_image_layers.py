@@ -100,6 +100,15 @@ def test_the_order_of_the_lock_and_its_other_contents_change_no_key() -> None:
     assert [plan.key for plan in plan_layers(other)] == keys
 
 
+def test_what_the_person_adds_makes_no_other_layer_anew() -> None:
+    mine = [dataclasses.replace(wheel(name), extra=True) for name in ("tabulate", "einops")]
+    before, after = plan_layers(lock(WHEELS)), plan_layers(lock([*mine, *WHEELS]))
+    assert [one.key for one in after[:-1]] == [one.key for one in before]
+    assert ([one.name for one in after[-1].wheels], after[-1].title) == (["einops", "tabulate"], "2 packages of yours (cpu)")
+    large = dataclasses.replace(wheel("spacy", LARGE_BYTES), extra=True)
+    assert [large] in [list(plan.wheels) for plan in plan_layers(lock([large, *WHEELS]))]
+
+
 def test_one_more_small_package_changes_one_key() -> None:
     before, after = plan_layers(lock(WHEELS)), plan_layers(lock([*WHEELS, wheel("rich")]))
     assert [one.key == other.key for one, other in zip(before, after, strict=True)] == [True, True, True, False, True, True]

@@ -73,7 +73,9 @@ def locks(draw: st.DrawFn) -> Lock:
         names = draw(st.sets(st.from_regex(r"[a-z0-9]{1,5}(-[a-z0-9]{1,5}){0,2}", fullmatch=True), max_size=3))
         indexes = st.sampled_from([None, "cu126", "cpu"])
         wheels = tuple(
-            wheel(one, draw(_versions), sha256=draw(_hashes), size=draw(_sizes), index=draw(indexes), variants=draw(needed))
+            wheel(
+                one, draw(_versions), sha256=draw(_hashes), size=draw(_sizes), index=draw(indexes), variants=draw(needed), extra=draw(st.booleans())
+            )
             for one in sorted(names - {"torch", "torchvision"})
         )
         fields = {key: draw(maybe) for key in ("torch", "torchvision", "cuda", "toolkit", "cudnn", "driver_min", "driver_full")}

@@ -45,7 +45,7 @@ class World:
     def resolve_wheels(self, requirements: Mapping[str, Sequence[str]], **said: Any) -> tuple[Wheel, ...]:
         self.asked.append({"requirements": {key: tuple(value) for key, value in requirements.items()}, **said})
         kept = dict(line.split("==") for line in said["constraints"])
-        names = [line for lines in requirements.values() for line in lines]
+        names = [line for lines in (*requirements.values(), said["extra"]) for line in lines]
         found = []
         for name in names:
             plain = name.split("==")[0].split(">")[0].split("[")[0].lower()
@@ -111,7 +111,8 @@ def test_everything_comes_together(make: Callable[..., Lock], world: World) -> N
         ("amd",),
     )
     assert world.debs_asked[0]["packages"] == {"cli": ("ffmpeg", "gcc"), "notebook": (), "ssh": ("openssh-server",)}
-    assert world.asked[0]["requirements"]["cli"] == ("torch==2.13.0", "torchvision==0.28.0", "numpy", "einops")
+    assert world.asked[0]["requirements"]["cli"] == ("torch==2.13.0", "torchvision==0.28.0", "numpy")
+    assert world.asked[0]["extra"] == ("einops",)
     assert (world.asked[0]["target"].python, world.asked[0]["target"].glibc) == ("3.13.5", (2, 41))
     assert "mirror.test" not in lock_text(made)
     assert [line.partition(":")[0] for line in world.told] == ["cu130", "trixie", "cu130"]

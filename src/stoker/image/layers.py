@@ -39,7 +39,7 @@ class LayerPlan:
     key: str
     """sha256 (hex) over all that decides the bytes: the name under which the store keeps the layer."""
     title: str
-    """For people: `torch 2.13.0 (cu130)` or `47 small packages (cu130, notebook)`."""
+    """For people: `torch 2.13.0 (cu130)`, `47 small packages (cu130, notebook)` or `3 packages of yours (cu130)`."""
     stack: str
     """`cu130`: the wheels go to `/opt/stoker/cu130`."""
     python: str
@@ -57,7 +57,7 @@ class LayerPlan:
 
 
 def plan_layers(lock: Lock, *, compression: Compression = "zstd") -> tuple[LayerPlan, ...]:
-    """Return the layers of all stacks of the lock, lowest first: large wheels one by one, then the small ones by variants."""
+    """Return the layers of all stacks of the lock, lowest first: large wheels one by one, then the small ones by variants, then the person's own."""
     return tuple(_plan(lock, stack, wheels, compression) for stack in lock.stacks for wheels in _shares(stack))
 
 
@@ -114,20 +114,22 @@ def _merged(placements: Sequence[Placement]) -> dict[str, Placed]:
 
 
 def _shares(stack: LockedStack) -> list[list[Wheel]]:
-    """Share the wheels of a stack out to layers."""
+    """Share the wheels of a stack out to layers. What the person adds and removes is apart: it makes none of the others anew."""
     large = [wheel for wheel in stack.wheels if wheel.size >= LARGE_BYTES]
-    small: dict[tuple[str, ...], list[Wheel]] = {}
+    small: dict[tuple[bool, bool, tuple[str, ...]], list[Wheel]] = {}
     for wheel in stack.wheels:
         if wheel.size < LARGE_BYTES:
-            small.setdefault(tuple(sorted(wheel.variants)), []).append(wheel)
+            small.setdefault((wheel.extra, "cli" not in wheel.variants, tuple(sorted(wheel.variants))), []).append(wheel)
     large.sort(key=lambda wheel: (wheel.name in _OFTEN_CHANGED, wheel.name))
-    return [*([wheel] for wheel in large), *(small[variants] for variants in sorted(small, key=lambda variants: ("cli" not in variants, variants)))]
+    return [*([wheel] for wheel in large), *(small[kind] for kind in sorted(small))]
 
 
 def _plan(lock: Lock, stack: LockedStack, share: list[Wheel], compression: Compression) -> LayerPlan:
     wheels = tuple(sorted(share, key=lambda wheel: wheel.name))
     if len(wheels) == 1:
         title = f"{wheels[0].name} {wheels[0].version} ({stack.name})"
+    elif wheels[0].extra:
+        title = f"{len(wheels)} packages of yours ({stack.name})"
     else:
         title = f"{len(wheels)} small packages ({', '.join((stack.name, *wheels[0].variants))})"
     return LayerPlan(

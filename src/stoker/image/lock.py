@@ -260,6 +260,7 @@ def _wheel(table: Fields) -> Wheel:
         size=table.number("size"),
         index=_maybe(table, "index", _STACK),
         variants=_variants(table),
+        extra=table.peek("extra") is not None and table.flag("extra"),
     )
     table.end()
     name, version = wheel.file.split("-")[:2]
@@ -313,13 +314,18 @@ def _without(one: Base | LockedStack, rows: str) -> dict[str, Any]:
     return {name: value for name, value in vars(one).items() if name != rows}
 
 
+def _said(row: Deb | Wheel) -> dict[str, Any]:
+    """Return the fields of a package: that it is nobody's extra is not said."""
+    return {name: value for name, value in vars(row).items() if (name, value) != ("extra", False)}
+
+
 def _fields(values: dict[str, Any]) -> list[str]:
     """Return a line for each value that is there; None is left out."""
     return [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
 
 
 def _rows(key: str, rows: Sequence[Deb | Wheel]) -> list[str]:
-    inner = [f"  {{ {', '.join(_fields(vars(row)))} }}," for row in rows]
+    inner = [f"  {{ {', '.join(_fields(_said(row)))} }}," for row in rows]
     return [f"{key} = [", *inner, "]"] if inner else [f"{key} = []"]
 
 

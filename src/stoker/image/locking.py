@@ -124,7 +124,7 @@ def _resolved(
     stack = choice.stack
     pins = [f"{name}=={version}" for name, version in (("torch", stack.torch), ("torchvision", stack.torchvision)) if stack.torch and version]
     wanted = {variant: python_packages(variant) for variant in specification.variants}
-    wanted["cli"] = (*pins, *wanted["cli"], *specification.packages)
+    wanted["cli"] = (*pins, *wanted["cli"])
     if not stack.torch:
         wanted = {variant: tuple(one for one in names if not one.startswith("torch")) for variant, names in wanted.items()}
     before = _before(old, stack)
@@ -133,6 +133,7 @@ def _resolved(
         target=target,
         mirrors=specification.mirrors,
         environ=environ,
+        extra=specification.packages,
         requirements_file=specification.requirements_path,
         constraints=_kept(before, stack, upgrade) if before else (),
         index=choice.index,

@@ -24,6 +24,7 @@ from stoker.image.web import Web
 __all__ = ["Target", "resolve_wheels", "torch_index_answers"]
 
 _ALWAYS = VARIANTS[0]
+_EXTRA = "extra"
 # The newest glibc that uv has a name for; an image's may be newer, and runs what was built for it.
 _NEWEST_GLIBC = (2, 40)
 _AT_ONCE = 8
@@ -37,29 +38,31 @@ def resolve_wheels(
     target: Target,
     mirrors: Mirrors,
     environ: Mapping[str, str],
+    extra: Sequence[str] = (),
     requirements_file: Path | None = None,
     constraints: Sequence[str] = (),
     index: str | None = None,
 ) -> tuple[Wheel, ...]:
     """Return the wheels of one stack, sorted by name, with hashes and sizes.
 
-    `requirements`: variant -> PEP 508 lines; `cli` holds what is always in (torch, torchvision, the person's own packages).
-    `requirements_file`: the person's requirements.txt or pylock.toml, part of `cli`. `constraints`: `name==version` lines of an older
+    `requirements`: variant -> PEP 508 lines; `cli` holds what is always in (torch, torchvision). `extra`: the person's own packages, and
+    `requirements_file` their requirements.txt or pylock.toml: these are always in, too. `constraints`: `name==version` lines of an older
     lock: kept where they still fit, and never a reason to fail. `index`: PyTorch's own index that torch comes from, as `cu126`; None:
     the default index has it.
     Raises BuildFailed (uv's last lines), PackageGone (never heard of, or nothing fits together), DownloadFailed, ProgramMissing (no
     uv), HashMismatch (other bytes than a pylock.toml says) and SpecificationBroken (a requirements file that no lock can hold).
     """
     uv = find_uv(environ)
-    theirs, hashes = read_requirements(requirements_file) if requirements_file else ((), {})
-    wanted = {variant: tuple(lines) for variant, lines in requirements.items()}
-    wanted[_ALWAYS] = (*wanted.get(_ALWAYS, ()), *theirs)
+    listed, hashes = read_requirements(requirements_file) if requirements_file else ((), {})
+    wanted = {_ALWAYS: (), **requirements}
+    if theirs := (*extra, *listed):
+        wanted[_EXTRA] = (*wanted[_ALWAYS], *theirs)
     ask = _Question(uv=uv, target=target, mirrors=mirrors, index=index)
-    everything = ask.packages([line for lines in wanted.values() for line in lines], preferred=constraints)
+    everything = ask.packages(list(dict.fromkeys(line for lines in wanted.values() for line in lines)), preferred=constraints)
     pins = [f"{package.name}=={package.version}" for package in everything]
-    # The same set once more for each variant, held at the versions found: what is in both is needed by it.
-    parts = {variant: lines for variant, lines in wanted.items() if lines} if len(wanted) > 1 else {}
-    with ThreadPoolExecutor(len(VARIANTS)) as pool:
+    # The same set once more for each part, held at the versions found: what is in both is needed by it.
+    parts = {part: lines for part, lines in wanted.items() if lines} if len(wanted) > 1 else {}
+    with ThreadPoolExecutor(len(VARIANTS) + 1) as pool:
         found = pool.map(lambda lines: {package.name for package in ask.packages(lines, pinned=pins)}, parts.values())
         needs = dict(zip(parts, found, strict=True))
     return tuple(sorted(_wheels(everything, needs, hashes, ask, environ), key=lambda wheel: wheel.name))
@@ -164,14 +167,15 @@ def _wheels(
                 size=size,
                 index=ask.index if ask.index and _of_own_index(package, offer, ask.index) else None,
                 variants=_variants(package.name, needs),
+                extra=package.name in needs.get(_EXTRA, ()) and package.name not in needs.get(_ALWAYS, ()),
             )
         )
     return found
 
 
 def _variants(name: str, needs: Mapping[str, set[str]]) -> tuple[str, ...]:
-    """Return which variants need a package; what `cli` needs is always there."""
-    if not needs or name in needs.get(_ALWAYS, ()):
+    """Return which variants need a package; what `cli` and the person need is always there."""
+    if not needs or any(name in needs.get(part, ()) for part in (_ALWAYS, _EXTRA)):
         return (_ALWAYS,)
     return tuple(variant for variant in VARIANTS if name in needs.get(variant, ())) or (_ALWAYS,)
 

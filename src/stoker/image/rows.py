@@ -40,6 +40,8 @@ class Wheel:
     """PyTorch's own index of that name, as `cu126`; None: the default index."""
     variants: tuple[str, ...]
     """Which variants need it, ("cli",) for what is always there."""
+    extra: bool = False
+    """Whether it is there for the person's own packages only, and for nothing that Stoker puts into every image."""
 
 
 @dataclass(frozen=True, kw_only=True)

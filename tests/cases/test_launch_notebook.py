@@ -165,7 +165,9 @@ def test_with_a_gpu_the_panel_is_nvdashboards(engine: Engine) -> None:
             open_lab(browser, notebook)
             assert browser.value("document.querySelector('.jp-SideBar [data-id=stoker-gpu]')") is None
             browser.click(".jp-SideBar [data-id=gpu-dashboard]")
-            browser.wait_for("document.body.innerText.includes('GPU Memory')", "nvdashboard")
+            browser.wait_for("document.getElementById('gpu-dashboard').offsetWidth > 0", "nvdashboard's panel")
+            browser.value("[...document.querySelectorAll('#gpu-dashboard button')].find(one => one.innerText.includes('GPU Memory')).click()")
+            browser.wait_for("[...document.querySelectorAll('svg text')].some(one => one.textContent == 'GPU 1')", "a chart of both GPUs")
             assert browser.errors == []
         assert websocket_status(notebook, "/nvdashboard/gpu_utilization") in (302, 403)
 

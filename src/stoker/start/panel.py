@@ -2,7 +2,7 @@
 
 The folder `without_gpu` has a prebuilt extension of JupyterLab, written by hand, which switches nvdashboard's off, and a setting by which Jupyter
 Server does not load nvdashboard's half: that one raises for most errors of a driver (0.15.0, apps/gpu.py). What a person has set in a
-page_config.json of theirs stays, and can switch either of them on or off again.
+page_config.json of theirs stays, and goes before it.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Browser:
         os.close(theirs_out)
         self._rest, self._number, self._session = b"", 0, ""
         self.errors: list[str] = []
-        """What the page itself did not catch, and what it could not load."""
+        """What the page itself did not catch, what it could not load, and what its scripts said of errors."""
         pages = [one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page"]
         self._session = self.call("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)["sessionId"]
         for room in ("Page", "Runtime", "Network"):
@@ -85,6 +85,8 @@ class Browser:
             said = self._next(until)
             if said.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(str(said["params"]["exceptionDetails"].get("exception", {}).get("description")))
+            if said.get("method") == "Runtime.consoleAPICalled" and said["params"]["type"] in ("error", "assert"):
+                self.errors.append(str([one.get("description") or one.get("value") for one in said["params"]["args"]]))
             if said.get("method") == "Network.loadingFailed" and not said["params"].get("canceled"):
                 self.errors.append(said["params"]["errorText"])
             if said.get("id") == self._number:

@@ -21,6 +21,7 @@ import pytest
 
 from tests.browser import PROGRAM, Browser
 from tests.conftest import need
+from tests.fakes import nvml
 from tests.image_engines import Engine, free_port
 from tests.launch_engines import Desk, desk_at
 
@@ -93,11 +94,23 @@ def notebook(engine: Engine) -> Iterator[Notebook]:
         cell = {"cell_type": "code", "metadata": {}, "source": CELL, "outputs": [], "execution_count": None, "id": "a"}
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         desk.write("demo.ipynb", json.dumps({"cells": [cell], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
-        done = desk.stoker("up", "notebook", "--image", engine.image)
-        found = re.search(r"https://\S+", done.stdout)
-        assert found, done.stdout + done.stderr
-        token = urllib.parse.parse_qs(urllib.parse.urlsplit(found[0]).query)["token"][0]
-        yield Notebook(desk=desk, said=done.stdout + done.stderr, address=found[0], token=token)
+        yield notebook_at(desk)
+
+
+def notebook_at(desk: Desk, *options: str, **variables: str) -> Notebook:
+    """Type `stoker up notebook` there."""
+    done = desk.stoker("up", "notebook", "--image", desk.engine.image, *options, **variables)
+    found = re.search(r"https://\S+", done.stdout)
+    assert found, done.stdout + done.stderr
+    token = urllib.parse.parse_qs(urllib.parse.urlsplit(found[0]).query)["token"][0]
+    return Notebook(desk=desk, said=done.stdout + done.stderr, address=found[0], token=token)
+
+
+def open_lab(browser: Browser, notebook: Notebook) -> None:
+    """Open JupyterLab and wait until it can be clicked on."""
+    assert browser.open(notebook.address) is None
+    browser.wait_for("document.querySelector('.jp-DirListing-content') !== null", "the list of files")
+    browser.wait_for("document.getElementById('jupyterlab-splash') === null", "the end of its start")
 
 
 def test_a_cell_draws_in_a_browser(notebook: Notebook, tmp_path: Path) -> None:
@@ -122,6 +135,43 @@ def test_a_cell_draws_in_a_browser(notebook: Notebook, tmp_path: Path) -> None:
         assert browser.errors == []
 
 
+def test_without_a_gpu_a_panel_says_why(notebook: Notebook, tmp_path: Path) -> None:
+    need(PROGRAM is not None and os.geteuid() == 0, "chromium, and root to give it a network of its own")
+    need(not Path("/dev/nvidia0").exists(), "a machine without GPU")
+    with notebook.browser() as browser:
+        open_lab(browser, notebook)
+        assert browser.value("document.querySelector('.jp-SideBar [data-id=gpu-dashboard]')") is None
+        browser.click(".jp-SideBar [data-id=stoker-gpu]")
+        browser.wait_for("document.getElementById('stoker-gpu').offsetWidth > 0", "the panel")
+        said = browser.value("document.getElementById('stoker-gpu').innerText")
+        assert "No GPU" in said
+        assert "There is no NVIDIA driver or GPU here." in said
+        assert "stoker up notebook --gpus all" in said
+        assert browser.picture(tmp_path / "panel.png").stat().st_size > 10_000
+        if keep := os.environ.get("STOKER_TEST_PICTURES"):
+            shutil.copy(tmp_path / "panel.png", Path(keep) / f"panel-{notebook.desk.engine.command[0]}.png")
+        assert browser.errors == []
+    assert notebook.status("/nvdashboard/gpu_utilization", notebook.token) == 404, "nvdashboard's half in the server is off, too"
+
+
+def test_with_a_gpu_the_panel_is_nvdashboards(engine: Engine) -> None:
+    need(PROGRAM is not None and os.geteuid() == 0, "chromium, and root to give it a network of its own")
+    with desk_at(engine, named="cats") as desk:
+        library = nvml.build(desk.folder / "driver")
+        need(library is not None, "a C compiler")
+        faked = ("-v", f"{library}:/opt/driver:ro", "-e", "LD_LIBRARY_PATH")
+        notebook = notebook_at(desk, *faked, LD_LIBRARY_PATH="/opt/driver")
+        with notebook.browser() as browser:
+            open_lab(browser, notebook)
+            assert browser.value("document.querySelector('.jp-SideBar [data-id=stoker-gpu]')") is None
+            browser.click(".jp-SideBar [data-id=gpu-dashboard]")
+            browser.wait_for("document.getElementById('gpu-dashboard').offsetWidth > 0", "nvdashboard's panel")
+            browser.value("[...document.querySelectorAll('#gpu-dashboard button')].find(one => one.innerText.includes('GPU Memory')).click()")
+            browser.wait_for("[...document.querySelectorAll('svg text')].some(one => one.textContent == 'GPU 1')", "a chart of both GPUs")
+            assert browser.errors == []
+        assert websocket_status(notebook, "/nvdashboard/gpu_utilization") in (302, 403)
+
+
 def test_a_browser_without_token_or_certificate_stays_outside(notebook: Notebook) -> None:
     need(PROGRAM is not None and os.geteuid() == 0, "chromium, and root to give it a network of its own")
     with notebook.browser() as browser:
@@ -141,9 +191,13 @@ def test_only_the_token_opens(notebook: Notebook, path: str) -> None:
     assert notebook.status(path, notebook.token) == 200
 
 
-@pytest.mark.parametrize("path", ["/api/events/subscribe", "/terminals/websocket/1", "/lsp/ws/x", "/nvdashboard/cpu_resource"])
+@pytest.mark.parametrize("path", ["/api/events/subscribe", "/terminals/websocket/1", "/lsp/ws/x"])
 def test_no_websocket_without_the_token(notebook: Notebook, path: str) -> None:
-    """Extensions bring their own, some without asking who it is."""
+    assert websocket_status(notebook, path) in (302, 403)
+
+
+def websocket_status(notebook: Notebook, path: str) -> int:
+    """Ask for a websocket without the token. Extensions bring their own, some without asking who it is."""
     parts = urllib.parse.urlsplit(notebook.plain)
     lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     asked = "\r\n".join([*lines, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", ""])
@@ -151,7 +205,7 @@ def test_no_websocket_without_the_token(notebook: Notebook, path: str) -> None:
     plain = socket.create_connection((str(parts.hostname), notebook.port), timeout=10)
     with context.wrap_socket(plain, server_hostname=parts.hostname) as connection:
         connection.sendall(asked.encode())
-        assert connection.recv(100).split()[1] in (b"302", b"403")
+        return int(connection.recv(100).split()[1])
 
 
 def test_nothing_but_tls_on_this_machine_only(notebook: Notebook) -> None:

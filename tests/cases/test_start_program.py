@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stoker.image.rootfs import _START
 from stoker.start.driver import look
 from tests.conftest import REPOSITORY, need
 from tests.fakes import driver
@@ -135,6 +138,68 @@ def test_it_becomes_the_program(root: Path) -> None:
     assert running.wait(timeout=10) == -signal.SIGTERM
     assert start(root, "sh", "-c", "exit 7").returncode == 7
     assert start(root, "no-such-program").returncode == 127
+
+
+# --- Ctrl-C at any moment -------------------------------------------------------------------------------------------
+
+SWALLOWS = """
+import time
+print("importing", flush=True)
+try:
+    time.sleep(30)
+except BaseException:
+    pass
+print("the interrupt was lost", flush=True)
+def main(): pass
+"""
+
+
+def script(root: Path, *folders: Path) -> list[str]:
+    """The entry point as it stands in an image, for the Python of the tests; it tells when its first line has run."""
+    toml = importlib.util.find_spec("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    assert toml is not None
+    assert toml.origin is not None
+    text = _START.format(python="", folders=[*map(str, folders), str(Path(toml.origin).parents[1])])
+    first, _, rest = text.partition("sys.path[:0]")
+    path = root / "stoker-start"
+    path.write_text(f"{first}posix.write(1, b'.')\nsys.path[:0]{rest}")
+    return [sys.executable, "-IS", str(path)]
+
+
+def test_ctrl_c_amidst_an_import_ends_it_quietly(root: Path) -> None:
+    package = root / "stoker/start"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text(SWALLOWS)
+    running = subprocess.Popen(script(root, root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == ".importing\n"
+    running.send_signal(signal.SIGINT)
+    assert (*running.communicate(timeout=20), running.returncode) == ("", "", 130)
+
+
+def test_ctrl_c_at_any_moment_of_the_start_is_quiet(root: Path) -> None:
+    for moment in range(20):
+        words = [*script(root, REPOSITORY / "src"), "sleep", "60"]
+        running = subprocess.Popen(words, env=given(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert running.stdout is not None
+        assert running.stdout.read(1) == b"."
+        time.sleep(moment * 0.01)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=20)
+        # Once it has become the program, that one is ended as it likes.
+        assert running.returncode in (130, -signal.SIGINT), err
+        assert [line for line in err.decode().splitlines() if not line.startswith("stoker: stack ")] == []
+        assert running.returncode == 130 or err
+
+
+def test_what_was_started_to_ignore_ctrl_c_goes_on(root: Path) -> None:
+    words = shlex.join([*script(root, REPOSITORY / "src"), "sh", "-c", "echo started; sleep 0.2; exit 7"])
+    running = subprocess.Popen(["sh", "-c", f"trap '' INT; exec {words}"], env=given(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    assert running.stdout.read(1) == b"."
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=20)
+    assert (out, running.returncode) == (b"started\n", 7)
 
 
 def test_outside_of_an_image_it_says_so(tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ R nvmlDeviceGetNvLinkState(H h, U link, U *active) {
     *active = (long)link < number("FAKE_NVML_NVLINKS", 0, 18);
     return 0;
 }
+R nvmlDeviceGetNvLinkVersion(H h, U link, U *version) { (void)link; (void)version; ASK(h); return 3; } /* asked by jupyterlab-nvdashboard */
 R nvmlDeviceGetP2PStatus(H a, H b, U what, U *status) { (void)what; ASK(a); ASK(b); *status = (U)number("FAKE_NVML_PEER", 0, 0); return 0; }
 R nvmlDeviceGetTopologyCommonAncestor(H a, H b, U *level) { ASK(a); ASK(b); *level = 40; return 0; }
 typedef struct { unsigned char cluster[16]; R status; U clique, state; } Fabric;

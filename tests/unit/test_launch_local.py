@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from stoker.catalog import Card
 from stoker.errors import BadValue, EngineFailed, LaunchUnfit, MountRefused, NameTaken, ProgramMissing, ServiceUnfit, StokerError
 from stoker.launch import labels, reach
 from stoker.launch.containers import Container
@@ -29,6 +30,8 @@ from stoker.launch.local.means import Means
 from stoker.launch.local.processes import lives, marked, start_of, wait_until
 from stoker.launch.local.seen import VANISHED
 from stoker.launch.wanted import Wanted
+from stoker.start.driver import Seen
+from stoker.start.panel import OPTION
 from tests.conftest import REPOSITORY
 
 OWN = Environment(folder=Path(sys.prefix), stack=None, says="own")
@@ -679,6 +682,25 @@ def test_a_notebook_has_tls_and_a_token_in_a_file(project: Path, with_jupyter: E
     names = ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(one.home / ".stoker/notebook/tls.pem")]
     assert "IP Address:192.0.2.7" in subprocess.run(names, capture_output=True, text=True, check=True).stdout
     assert set(planned.command_text(one, None, explained=False).split()) >= {f"--ServerApp.port={one.ports[0].host}"}
+
+
+def test_a_notebook_without_gpu_says_why(project: Path, with_jupyter: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+
+    def told(environment: Environment, gpus: str | None = None) -> str | None:
+        one = job.decide(Wanted(kind="notebook", project=project, gpus=gpus))
+        one.home.mkdir(exist_ok=True)
+        paths = notebook.service(one, environment, {"PATH": "/bin"}).environment.get("JUPYTER_CONFIG_PATH")
+        return json.loads((Path(paths.split(":")[-1]) / "labconfig/page_config.json").read_text())[OPTION] if paths else None
+
+    assert told(with_jupyter) is None
+    assert told(replace(with_jupyter, without_gpu="no driver is loaded")) == "No driver is loaded."
+    assert told(with_jupyter, gpus="none") == "It was started with `--gpus none`."
+    own = replace(with_jupyter, stack=None)
+    monkeypatch.setattr(notebook, "look", lambda: Seen(boards=2))
+    assert told(own) == "2 NVIDIA cards here, but no driver is loaded."
+    monkeypatch.setattr(notebook, "look", lambda: Seen(driver="580.95.05", cards=(Card(name="H100", compute_capability=(9, 0)),)))
+    assert told(own) is None
 
 
 def test_a_notebook_is_refused_to_root_and_without_jupyter(with_jupyter: Environment, monkeypatch: pytest.MonkeyPatch) -> None:

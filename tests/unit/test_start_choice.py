@@ -9,7 +9,7 @@ import pytest
 
 from stoker.catalog import Card
 from stoker.errors import ImageBroken, StackUnfit, UnknownName, UsageError
-from stoker.start.choice import Choice, Wanted, choose
+from stoker.start.choice import Choice, Wanted, choose, no_card
 from stoker.start.driver import Seen, visible
 from stoker.start.image import Image, ImageStack, read_image
 from stoker.start.stack import in_use, remembered, use, wanted_stack
@@ -115,6 +115,48 @@ def test_trouble_with_one_gpu_is_a_warning() -> None:
     choice: Choice = choose(image(), Seen(driver="580.95.05", cards=(H100,), trouble="a GPU is lost or gives no answer"))
     assert choice.stack is NEW
     assert choice.warnings == ("the GPUs could not be asked in full: a GPU is lost or gives no answer",)
+
+
+@pytest.mark.parametrize(
+    ("seen", "stacks", "wanted", "why"),
+    [
+        (Seen(), (NEW,), None, "there is no NVIDIA driver or GPU here"),
+        (Seen(), (PLAIN,), None, "there is no NVIDIA driver or GPU here"),
+        (Seen(boards=1), (NEW,), None, "1 NVIDIA card here, but no driver is loaded"),
+        (Seen(driver="580.95.05"), (NEW,), None, "no GPU was given to this container"),
+        (Seen(driver="580.95.05", hidden=2), (NEW,), None, "CUDA_VISIBLE_DEVICES hides every GPU"),
+        (Seen(driver="580.95.05", trouble="NVML says 999"), (NEW,), None, "the GPUs could not be asked: NVML says 999"),
+        (Seen(driver="550.54.14", cards=(H100,)), (NEW, OLD), "cu130", "CUDA 13 needs driver 580"),
+        (Seen(driver="580.95.05", cards=(V100, V100)), (NEW, OLD), "cu130", "Tesla V100"),
+        (
+            Seen(driver="470.57.02", cards=(H100,)),
+            (NEW, CPU),
+            None,
+            "is cpu (torch 2.13.0, CPU): on the CPU, although there is NVIDIA H100",
+        ),
+    ],
+)
+def test_why_programs_can_use_no_gpu(seen: Seen, stacks: tuple[ImageStack, ...], wanted: str | None, why: str) -> None:
+    found = choose(image(*stacks), seen, Wanted(name=wanted, by="STOKER_STACK") if wanted else None).without_gpu
+    assert found is not None
+    assert why in found
+    assert "\n" not in found
+    assert not found.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("seen", "stacks"),
+    [
+        (Seen(driver="580.95.05", cards=(H100,)), (NEW,)),
+        (Seen(driver="580.95.05", cards=(V100, H100)), (NEW,)),
+        (Seen(driver="580.95.05", cards=(H100,), trouble="a GPU is lost or gives no answer"), (NEW,)),
+        # What is beside PyTorch in an image may well use a GPU.
+        (Seen(driver="470.57.02", cards=(K80,)), (PLAIN,)),
+    ],
+)
+def test_one_gpu_that_programs_can_use_is_enough(seen: Seen, stacks: tuple[ImageStack, ...]) -> None:
+    assert choose(image(*stacks), seen).without_gpu is None
+    assert no_card(seen) is None
 
 
 @pytest.mark.parametrize(

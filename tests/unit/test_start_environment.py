@@ -12,12 +12,15 @@ import pytest
 from stoker.errors import DiskFull, ProgramMissing, RunFolderUnwritable, UsageError
 from stoker.start import __main__ as entry
 from stoker.start import home
+from stoker.start.choice import Choice
 from stoker.start.environment import prepared
 from stoker.start.home import Person, own_folder, person, put_once
+from stoker.start.image import ImageStack
 from stoker.start.services import Service
 from stoker.start.threads import VARIABLES, thread_settings
 
 WHO = Person(uid=1000, name="stoker", home=Path("/home/stoker"), shell="/usr/bin/zsh")
+CPU = Choice(stack=ImageStack(name="cpu", torch="2.13.0", cuda=None), why="")
 
 
 def test_a_limit_sets_every_library() -> None:
@@ -118,11 +121,11 @@ def commands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[list[str
     for name in entry.SERVICES:
         made = Service(command=[f"run-{name}"], environment={})
 
-        def service(environment: object, who: object, stack: object, made: Service = made) -> Service:
+        def service(environment: object, who: object, choice: object, made: Service = made) -> Service:
             return made
 
         monkeypatch.setattr(f"{entry.SERVICES[name]}.service", service)
-    return [list(service.command) for service in entry._services(words, {}, WHO, "cpu")]
+    return [list(service.command) for service in entry._services(words, {}, WHO, CPU)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_a_full_disk_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("stoker.start.ssh.service", service)
     with pytest.raises(DiskFull, match="/home/stoker"):
-        entry._service("sshd", [], {}, WHO, "cpu")
+        entry._service("sshd", [], {}, WHO, CPU)
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -168,6 +171,6 @@ def test_the_first_of_two_containers_decides(links: bool, tmp_path: Path, monkey
 
 
 def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry, "_environment", lambda who: (dict(os.environ), "cpu"))
+    monkeypatch.setattr(entry, "_environment", lambda who: (dict(os.environ), CPU))
     with pytest.raises(ProgramMissing, match="no-such-program cannot be started: No such file"):
         entry._start(["no-such-program"])

@@ -14,10 +14,14 @@ import pytest
 from stoker.errors import ServiceUnfit
 from stoker.start import certificate, notebook
 from stoker.start.certificate import find_certificate, server_names
+from stoker.start.choice import Choice
 from stoker.start.home import Person
+from stoker.start.image import ImageStack
+from stoker.start.panel import DATA
 from tests.conftest import need
 
 GIVEN = "0123456789abcdef0123456789abcdef"
+CPU = ImageStack(name="cpu", torch="2.13.0", cuda=None)
 
 
 @pytest.fixture(autouse=True)
@@ -64,22 +68,43 @@ def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
         notebook.token_file({"STOKER_TOKEN_FILE": str(tmp_path / "nowhere")}, tmp_path)
 
 
-def test_the_token_is_in_no_argument_and_no_variable(tmp_path: Path) -> None:
+@pytest.fixture
+def with_jupyter(tmp_path: Path) -> Path:
+    """The folder of an image's stacks, one of which has JupyterLab."""
     need(shutil.which("openssl") is not None, "openssl")
     program = tmp_path / "cpu/bin/jupyter-lab"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    who = Person(uid=1000, name="stoker", home=tmp_path, shell="/bin/bash")
-    found = notebook.service({"JUPYTER_TOKEN": GIVEN, "STOKER_NAMES": "gpu1.example.org"}, who, "cpu", stacks=tmp_path)
+    return tmp_path
+
+
+def someone(home: Path, uid: int = 1000) -> Person:
+    return Person(uid=uid, name="stoker", home=home, shell="/bin/bash")
+
+
+def test_the_token_is_in_no_argument_and_no_variable(with_jupyter: Path) -> None:
+    who, choice = someone(with_jupyter), Choice(stack=CPU, why="")
+    found = notebook.service({"JUPYTER_TOKEN": GIVEN, "STOKER_NAMES": "gpu1.example.org"}, who, choice, stacks=with_jupyter)
     assert GIVEN not in " ".join([*found.command, *found.environment.values()])
     assert Path(found.environment["JUPYTER_TOKEN_FILE"]).read_text() == GIVEN
     assert {"--ServerApp.local_hostnames=gpu1.example.org", "--ServerApp.local_hostnames=localhost"} <= set(found.command)
     assert not [word for word in found.command if "remote" in word]
     with pytest.raises(ServiceUnfit, match="as root"):
-        notebook.service({}, Person(uid=0, name="root", home=tmp_path, shell="/bin/bash"), "cpu", stacks=tmp_path)
-    with pytest.raises(ServiceUnfit, match="has no JupyterLab"):
-        notebook.service({}, who, "cu130", stacks=tmp_path)
+        notebook.service({}, someone(with_jupyter, uid=0), choice, stacks=with_jupyter)
+    with pytest.raises(ServiceUnfit, match="the stack cu130 of this image has no JupyterLab"):
+        notebook.service({}, who, Choice(stack=ImageStack(name="cu130", torch=None, cuda=None), why=""), stacks=with_jupyter)
+
+
+def test_jupyter_is_told_why_there_is_no_gpu_and_else_left_as_it_is(with_jupyter: Path) -> None:
+    def variables(no_gpu: str | None) -> dict[str, str]:
+        choice = Choice(stack=CPU, why="", without_gpu=no_gpu)
+        return dict(notebook.service({"JUPYTER_PATH": "/mine"}, someone(with_jupyter), choice, stacks=with_jupyter).environment)
+
+    without = variables("no driver is loaded")
+    assert without["JUPYTER_PATH"] == f"/mine:{DATA}"
+    assert (Path(without["JUPYTER_CONFIG_PATH"].split(":")[-1]) / "labconfig/page_config.json").is_relative_to(with_jupyter / ".stoker/notebook")
+    assert {name: value for name, value in variables(None).items() if name != "JUPYTER_TOKEN_FILE"} == {"JUPYTER_PATH": "/mine"}
 
 
 def test_an_address_that_is_named_may_be_asked_for() -> None:

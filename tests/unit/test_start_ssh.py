@@ -13,9 +13,12 @@ import pytest
 
 from stoker.errors import ServiceUnfit
 from stoker.start import ssh
+from stoker.start.choice import Choice
 from stoker.start.home import Person
+from stoker.start.image import ImageStack
 from tests.conftest import need
 
+CPU = Choice(stack=ImageStack(name="cpu", torch="2.13.0", cuda=None), why="")
 HARDENED = """\
 UsePAM no
 AuthenticationMethods publickey
@@ -90,7 +93,7 @@ def fails(environment: dict[str, str], who: Person, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ssh, "PROGRAM", "/bin/true")
     monkeypatch.setattr(ssh, "KEYS", who.home / "mounted")
     with pytest.raises(ServiceUnfit) as caught:
-        ssh.service(environment, who, "cpu")
+        ssh.service(environment, who, CPU)
     return caught.value
 
 
@@ -110,7 +113,7 @@ def test_it_is_refused_where_it_cannot_work(tmp_path: Path, monkeypatch: pytest.
     assert "is a private key" in fails({"STOKER_AUTHORIZED_KEYS_FILE": str(tmp_path / "private")}, someone(tmp_path), monkeypatch).message
     monkeypatch.setattr(ssh, "PROGRAM", "/nowhere/sshd")
     with pytest.raises(ServiceUnfit, match="this image has no sshd"):
-        ssh.service({}, someone(tmp_path), "cpu")
+        ssh.service({}, someone(tmp_path), CPU)
 
 
 def test_the_host_key_is_made_once(tmp_path: Path) -> None:

@@ -47,12 +47,21 @@ source /opt/stoker/share/zsh/zshrc
 _START = """\
 #!/usr/bin/python{python} -IS
 # The entry point. -I and -S: neither the person's variables and files nor any site-packages take part, and nothing of them is read.
-import sys
+# Only modules that are built into the interpreter come before Ctrl-C is quiet; a KeyboardInterrupt amidst an import could be lost there.
+import _signal, posix, sys
 
+ours = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler  # else whoever started this wants it to be ignored
+if ours:
+    _signal.signal(_signal.SIGINT, lambda number, frame: posix._exit(128 + number))
 sys.path[:0] = {folders!r}
 from stoker.start.__main__ import main
 
-main()
+try:
+    if ours:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    main()
+except KeyboardInterrupt:
+    posix._exit(128 + _signal.SIGINT)
 """
 
 

@@ -12,7 +12,7 @@ from stoker import console
 from stoker.errors import Interrupted, ProgramMissing, StokerError, UsageError
 from stoker.files import writing
 from stoker.host import find_limits
-from stoker.start.choice import choose
+from stoker.start.choice import Choice, choose
 from stoker.start.driver import look
 from stoker.start.environment import prepared
 from stoker.start.home import Person, person
@@ -44,8 +44,8 @@ def _start(words: list[str]) -> int:
         console.be_quiet()
         words = words[1:]
     who = person(os.environ)
-    environment, stack = _environment(who)
-    services = _services(words or [_SHELL], environment, who, stack)
+    environment, choice = _environment(who)
+    services = _services(words or [_SHELL], environment, who, choice)
     try:
         if len(services) > 1:
             return run_together(services)
@@ -57,17 +57,17 @@ def _start(words: list[str]) -> int:
     return 0
 
 
-def _environment(who: Person) -> tuple[dict[str, str], str]:
+def _environment(who: Person) -> tuple[dict[str, str], Choice]:
     image = read_image()
     choice = choose(image, look(), wanted_stack(image, os.environ, who.home))
     console.say(f"stoker: stack {choice.stack.says}: {choice.why}")
     for warning in choice.warnings:
         console.warn(warning)
     cores = find_limits().cores
-    return prepared(os.environ, stack=choice.stack.name, who=who, cores=cores, machine_cores=os.cpu_count() or cores), choice.stack.name
+    return prepared(os.environ, stack=choice.stack.name, who=who, cores=cores, machine_cores=os.cpu_count() or cores), choice
 
 
-def _services(words: list[str], environment: dict[str, str], who: Person, stack: str) -> list[Service]:
+def _services(words: list[str], environment: dict[str, str], who: Person, choice: Choice) -> list[Service]:
     """Return what to run: the services whose names stand first, or the program."""
     named = list(takewhile(SERVICES.__contains__, words))
     names, rest = list(dict.fromkeys(named)), words[len(named) :]
@@ -75,12 +75,12 @@ def _services(words: list[str], environment: dict[str, str], who: Person, stack:
         return [Service(command=words, environment=environment)]
     if rest and len(names) > 1:
         raise UsageError(f"{rest[0]!r}: which of {' and '.join(names)} is it for?", hint="options can be given to one service, started alone")
-    return [_service(name, rest, environment, who, stack) for name in names]
+    return [_service(name, rest, environment, who, choice) for name in names]
 
 
-def _service(name: str, options: list[str], environment: dict[str, str], who: Person, stack: str) -> Service:
+def _service(name: str, options: list[str], environment: dict[str, str], who: Person, choice: Choice) -> Service:
     with writing(who.home / ".stoker"):
-        found = importlib.import_module(SERVICES[name]).service(environment, who, stack)
+        found = importlib.import_module(SERVICES[name]).service(environment, who, choice)
     assert isinstance(found, Service)
     return Service(command=[*found.command, *options], environment=found.environment)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stoker.catalog import Card, NoStack, Question, answer, find_release
 from stoker.catalog.fit import Build, called, driver_floor, objections
@@ -30,6 +30,8 @@ class Choice:
     """One line for people, without a full stop."""
     warnings: tuple[str, ...] = ()
     """What they should not miss: it cannot run here, or only on some of the GPUs."""
+    without_gpu: str | None = None
+    """Why programs of this stack can use no GPU, one sentence without a full stop; None: they can, or nothing speaks against it."""
 
 
 def choose(image: Image, seen: Seen, wanted: Wanted | None = None) -> Choice:
@@ -39,8 +41,18 @@ def choose(image: Image, seen: Seen, wanted: Wanted | None = None) -> Choice:
     fits all of them, one that fits some is taken with a warning. Without a GPU that can be used the newest one runs on the CPU.
     Raises StackUnfit when there are GPUs and no stack runs on any, UnknownName when the person named a stack that the image lacks.
     """
-    if wanted:
-        return _by_hand(image, seen, wanted)
+    choice = _by_hand(image, seen, wanted) if wanted else _by_itself(image, seen)
+    return replace(choice, without_gpu=no_card(seen) or _no_use_of_cards(choice, seen, image.machine))
+
+
+def no_card(seen: Seen) -> str | None:
+    """Return why there is no GPU that a program could use, one sentence without a full stop; None: there is one."""
+    if seen.unknown:
+        return f"the GPUs could not be asked: {seen.trouble}"
+    return None if seen.cards else _without_gpu(seen)
+
+
+def _by_itself(image: Image, seen: Seen) -> Choice:
     if image.stacks[0].torch is None:
         return Choice(stack=image.stacks[0], why="nothing in it needs a GPU")
     if not seen.cards and not seen.unknown:
@@ -119,6 +131,14 @@ def _other_image(image: Image, seen: Seen) -> list[str]:
     if isinstance(fitting, NoStack) or fitting.cuda is None:
         return []
     return [f"build an image with torch {fitting.torch} for CUDA {fitting.cuda}, which does run here"]
+
+
+def _no_use_of_cards(choice: Choice, seen: Seen, machine: str) -> str | None:
+    """Return why the chosen stack leaves the GPUs idle that are there; without PyTorch in it nobody knows."""
+    if choice.stack.torch and choice.stack.cuda is None:
+        return f"the stack in use is {choice.stack.says}: {choice.why}"
+    against = [stack_objections(choice.stack, seen.driver, (card,), machine) for card in dict.fromkeys(seen.cards)]
+    return against[0][0] if all(against) else None
 
 
 def _build(stack: ImageStack) -> Build | None:

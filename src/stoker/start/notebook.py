@@ -11,8 +11,10 @@ from pathlib import Path
 from stoker import console
 from stoker.errors import ServiceUnfit
 from stoker.start.certificate import find_certificate, is_address, server_names
+from stoker.start.choice import Choice
 from stoker.start.environment import STACKS
 from stoker.start.home import Person, own_folder, put_once, temporary_folder
+from stoker.start.panel import without_gpu
 from stoker.start.services import Service
 
 PORT = 8888
@@ -23,17 +25,22 @@ _SHORTEST = 16
 _JUPYTER_TOKEN = "JUPYTER_TOKEN"
 
 
-def service(environment: Mapping[str, str], who: Person, stack: str, *, stacks: Path = STACKS) -> Service:
-    """Make what JupyterLab needs and return its command line and environment. Raises ServiceUnfit, RunFolderUnwritable.
-
-    The token is in neither: whoever may inspect the container or list its processes reads both.
-    """
-    program = stacks / stack / "bin/jupyter-lab"
+def service(environment: Mapping[str, str], who: Person, choice: Choice, *, stacks: Path = STACKS) -> Service:
+    """Return JupyterLab of a stack of the image. Raises as `jupyterlab`; ServiceUnfit for a stack without it."""
+    program = stacks / choice.stack.name / "bin/jupyter-lab"
     if not os.access(program, os.X_OK):
         raise ServiceUnfit(
-            f"the stack {stack} of this image has no JupyterLab",
+            f"the stack {choice.stack.name} of this image has no JupyterLab",
             hint='build it with the variant "notebook": `variants = ["cli", "notebook"]` in stoker.toml',
         )
+    return jupyterlab(program, environment, who, choice.without_gpu)
+
+
+def jupyterlab(program: Path, environment: Mapping[str, str], who: Person, no_gpu: str | None) -> Service:
+    """Make what JupyterLab needs and return its command line and environment. Raises ServiceUnfit, RunFolderUnwritable.
+
+    The token is in neither: whoever may inspect the container or list its processes reads both. `no_gpu`: why programs can use none.
+    """
     if who.uid == 0:
         raise ServiceUnfit("JupyterLab does not run as root", hint="start the container as the image's own user: leave out --user")
     folder = own_folder(who.home / STATE)
@@ -44,7 +51,8 @@ def service(environment: Mapping[str, str], who: Person, stack: str, *, stacks: 
     console.say(f"JupyterLab: https://{names[0]}:{PORT}/lab (or the port that you published), token in {token}{told}")
     kept = {name: value for name, value in environment.items() if name != _JUPYTER_TOKEN}
     options = [f"--ServerApp.certfile={certificate.certificate}", f"--ServerApp.keyfile={certificate.key}", *_hosts(names)]
-    return Service(command=[str(program), *options], environment={**kept, "JUPYTER_TOKEN_FILE": str(token)})
+    panel = without_gpu(no_gpu, folder, environment) if no_gpu else {}
+    return Service(command=[str(program), *options], environment={**kept, **panel, "JUPYTER_TOKEN_FILE": str(token)})
 
 
 def token_file(environment: Mapping[str, str], folder: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from stoker import console, shell
 from stoker.errors import ServiceUnfit
 from stoker.files import write_text_atomically
+from stoker.start.choice import Choice
 from stoker.start.home import Person, own_folder, put_once, temporary_folder
 from stoker.start.services import Service
 from stoker.start.threads import OURS, VARIABLES
@@ -104,7 +105,7 @@ def configuration(*, user: str, host_key: Path, keys: Path, environment: Mapping
     return "\n".join([*lines, *([f"SetEnv {' '.join(variables)}"] if variables else [])]) + "\n"
 
 
-def service(environment: Mapping[str, str], who: Person, stack: str, *, port: int = PORT) -> Service:
+def service(environment: Mapping[str, str], who: Person, choice: Choice, *, port: int = PORT) -> Service:
     """Make what sshd needs and return its command line. Raises ServiceUnfit, RunFolderUnwritable, DiskFull."""
     if not os.access(PROGRAM, os.X_OK):
         raise ServiceUnfit("this image has no sshd", hint='build it with the variant "ssh": `variants = ["cli", "ssh"]` in stoker.toml')

@@ -39,6 +39,8 @@ class Environment:
     says: str
     """One line for people: what it is and why."""
     warnings: tuple[str, ...] = ()
+    without_gpu: str | None = None
+    """Why programs of the stack can use no GPU; None: they can. Not asked for Stoker's own environment."""
     ready: bool = True
     """Whether it is there; else it is still to be made."""
 
@@ -61,6 +63,7 @@ def plan(locked: Locked | None) -> Environment:
         stack=choice.stack.name,
         says=f"{choice.stack.says}: {choice.why}",
         warnings=choice.warnings,
+        without_gpu=choice.without_gpu,
         ready=_is_ready(folder, locked.own),
     )
 

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from stoker import console
 from stoker.errors import LaunchUnfit, ServiceUnfit
 from stoker.launch import reach
+from stoker.launch.gpus import NONE
 from stoker.launch.local.environment import Environment
 from stoker.launch.local.job import Job
-from stoker.start import notebook
+from stoker.start import look, notebook
 from stoker.start.certificate import NAMES_VARIABLE
+from stoker.start.choice import no_card
 from stoker.start.home import Person
 from stoker.start.services import Service
 
@@ -33,7 +35,7 @@ def service(job: Job, environment: Environment, variables: Mapping[str, str]) ->
     # It tells the port and the file of a container; what `up` prints is right.
     console.be_quiet()
     try:
-        made = notebook.service(variables, who, environment.folder.name, stacks=environment.folder.parent)
+        made = notebook.jupyterlab(environment.folder / _PROGRAM, variables, who, _without_gpu(job, environment))
     finally:
         console.be_quiet(False)
     own = {
@@ -83,6 +85,12 @@ def planned(job: Job, environment: Environment) -> tuple[str, ...]:
     pem = job.home / notebook.STATE / "tls.pem"
     tls = [f"--ServerApp.certfile={pem}", f"--ServerApp.keyfile={pem}"]
     return (str(environment.folder / _PROGRAM), *tls, *options(job))
+
+
+def _without_gpu(job: Job, environment: Environment) -> str | None:
+    if job.gpus == NONE:
+        return "it was started with `--gpus none`"
+    return environment.without_gpu if environment.stack else no_card(look())
 
 
 def _name(uid: int) -> str | None:

@@ -37,7 +37,7 @@ def image(*stacks: ImageStack) -> Image:
         (Seen(driver="580.95.05", cards=(V100,)), "cu126", "Tesla V100"),
         (Seen(), "cu130", "on the CPU: there is no NVIDIA driver or GPU here"),
         (Seen(boards=2), "cu130", "2 NVIDIA cards here, but no driver is loaded"),
-        (Seen(driver="470.57.02"), "cu130", "no GPU was given to this container"),
+        (Seen(driver="470.57.02"), "cu130", "no GPU is given to what runs here"),
         (Seen(driver="580.95.05", hidden=1), "cu130", "CUDA_VISIBLE_DEVICES hides every GPU"),
         # Nothing is known of the GPUs: the driver alone decides.
         (Seen(driver="550.54.14", trouble="NVML says 999"), "cu126", "GPUs that could not be asked"),
@@ -123,7 +123,7 @@ def test_trouble_with_one_gpu_is_a_warning() -> None:
         (Seen(), (NEW,), None, "there is no NVIDIA driver or GPU here"),
         (Seen(), (PLAIN,), None, "there is no NVIDIA driver or GPU here"),
         (Seen(boards=1), (NEW,), None, "1 NVIDIA card here, but no driver is loaded"),
-        (Seen(driver="580.95.05"), (NEW,), None, "no GPU was given to this container"),
+        (Seen(driver="580.95.05"), (NEW,), None, "no GPU is given to what runs here"),
         (Seen(driver="580.95.05", hidden=2), (NEW,), None, "CUDA_VISIBLE_DEVICES hides every GPU"),
         (Seen(driver="580.95.05", trouble="NVML says 999"), (NEW,), None, "the GPUs could not be asked: NVML says 999"),
         (Seen(driver="550.54.14", cards=(H100,)), (NEW, OLD), "cu130", "CUDA 13 needs driver 580"),

@@ -158,7 +158,7 @@ def _without_gpu(seen: Seen) -> str:
     if seen.hidden:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     if seen.driver:
-        return f"driver {seen.driver} is there, but no GPU was given to this container"
+        return f"driver {seen.driver} is there, but no GPU is given to what runs here"
     if seen.boards:
         return f"{seen.boards} NVIDIA card{'s' * (seen.boards > 1)} here, but no driver is loaded"
     return "there is no NVIDIA driver or GPU here"

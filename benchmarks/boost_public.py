@@ -49,9 +49,9 @@ ALL = (
         name="examples_imagenet",
         script="examples/imagenet/main.py",
         arguments=("{data}/imagenet", "--arch=resnet18", "--epochs=4", "--batch-size=16", "--workers=2", "--seed=1", "--no-accel"),
-        steps=40,
+        steps=20,
     ),
-    Public(name="pytorch_cifar", script="pytorch-cifar/main.py", arguments=("--lr=0.01",), steps=10, data="data"),
+    Public(name="pytorch_cifar", script="pytorch-cifar/main.py", arguments=("--lr=0.01",), steps=5, data="data"),
     Public(
         name="timm_train",
         script="pytorch-image-models/train.py",
@@ -65,7 +65,7 @@ ALL = (
             "-j=2",
             "--device=cpu",
         ),
-        steps=40,
+        steps=20,
     ),
 )
 

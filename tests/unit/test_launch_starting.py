@@ -24,7 +24,7 @@ from stoker.errors import (
     ProgramMissing,
     StokerError,
 )
-from stoker.launch import starting
+from stoker.launch import aftermath, starting
 from stoker.launch.engine import Engine
 from stoker.launch.gpus import NONE
 from stoker.launch.locks import held
@@ -213,14 +213,14 @@ def test_a_run_of_which_only_the_terminal_was_let_go_goes_on(fake: Fake) -> None
 
 def test_a_run_whose_reader_went_away_ends(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.does("made; exit 126")
-    monkeypatch.setattr(starting, "_reader_is_gone", lambda: True)
+    monkeypatch.setattr(aftermath, "_reader_is_gone", lambda: True)
     assert starting.run(request(grace_s=7), fake.engine, on_line=quiet) == 126
     assert f"stop -t 10 {ID}" in (fake.folder / "calls").read_text()
     assert fake.removed
 
 
 def test_a_reader_that_is_gone_is_seen() -> None:
-    code = "import sys; sys.stdin.readline(); from stoker.launch.starting import _reader_is_gone; sys.exit(int(_reader_is_gone()))"
+    code = "import sys; sys.stdin.readline(); from stoker.launch.aftermath import _reader_is_gone; sys.exit(int(_reader_is_gone()))"
     for gone in (True, False):
         reading, writing = os.pipe()
         process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=writing)
@@ -264,7 +264,7 @@ def test_a_run_whose_name_somebody_took_in_between(fake: Fake) -> None:
 
 def test_docker_is_sent_signals_by_name_where_there_is_a_terminal(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(starting.attached, "run", lambda words, *, on_signal, folder: given.append(on_signal) or 0)
+    monkeypatch.setattr(starting.attached, "run", lambda words, *, on_signal, folder, meanwhile: given.append(on_signal) or 0)
     docker = Engine(name="docker", program=fake.engine.program, version=(28, 0))
     for terminal, engine, expected in ((True, docker, True), (False, docker, False), (True, fake.engine, False)):
         given.clear()

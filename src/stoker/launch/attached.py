@@ -30,18 +30,21 @@ def run(
     folder: Path | None = None,
     on_signal: Callable[[int], None] | None = None,
     apart: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> int:
     """Run a program with our stdin, stdout and stderr to its end; return its exit status, 128 + N when signal N ended it.
 
     Keys of the terminal reach it by themselves, Ctrl-C too; signals that are sent to this process are passed on, or given to `on_signal`. When this
     process is killed, the program gets SIGTERM from the kernel. `folder` is its working directory. `apart` keeps what the terminal sends from the
-    program (it must not read from the terminal then): `on_signal` gets that too. To be called from the main thread. Raises ProgramMissing.
+    program (it must not read from the terminal then): `on_signal` gets that too. `meanwhile` is called once it has
+    been started. To be called from the main thread. Raises ProgramMissing.
     """
     waited = {*_PASSED_ON, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     try:
         with _same_terminal():
             child = _started(words, environment, folder, before, apart)
+            meanwhile()
             code = _watched(child, on_signal or child.send_signal, waited, apart)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,6 +8,7 @@ and which few users may read in the kernel's log.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -29,6 +30,11 @@ def calling_folder(container: str) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     return None
+
+
+def has_folder(container: str) -> bool:
+    """Whether this person may have a container of this name: its folder is made before it, and removed after it. Raises nothing."""
+    return os.path.exists(_folder(container))
 
 
 def killed_for_memory(container: str, since: float | None) -> bool:

@@ -6,7 +6,8 @@ Apart from `starting`, since no start shall wait for its import.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from stoker import shell
 from stoker.errors import EngineFailed, EngineSilent, NameTaken, StokerError
@@ -33,8 +34,11 @@ def found(engine: Engine, identity: str) -> Container:
     return made
 
 
-def ended(request: Request, engine: Engine, identity: str, code: int, on_line: Callable[[str], None]) -> int:
-    """Say why it ended and remove it; leave it alone where only the terminal was let go (Ctrl-P Ctrl-Q) or the engine's program was killed."""
+def ended(request: Request, engine: Engine, identity: str, code: int, on_line: Callable[[str], None], signals: Sequence[int] = ()) -> int:
+    """Say why it ended and remove it; leave it alone where only the terminal was let go (Ctrl-P Ctrl-Q) or the engine's program was killed.
+
+    `signals`: those that came to this run. Returns its exit status.
+    """
     keeper = EngineKeeper(engine=engine)
     container = next((one for one in keeper.containers(everything=True) if one.id.startswith(identity)), None)
     if container is None:
@@ -48,7 +52,7 @@ def ended(request: Request, engine: Engine, identity: str, code: int, on_line: C
     elif container.running:
         on_line(f"{container.name} goes on: stoker logs -f {container.name}, stoker stop {container.name}")
         return code
-    reason = why(keeper.ending(container)) if code and not unread else None
+    reason = why(replace(keeper.ending(container), signals=tuple(signals))) if code and not unread else None
     if reason:
         on_line(f"{container.name}: {reason}")
     keeper.remove(container)

@@ -135,14 +135,15 @@ def _run(request: Request, engine: Engine, on_line: Callable[[str], None]) -> in
     words, folder = _prepared(request, engine)
     # docker passes no signals on where there is a terminal.
     give = (lambda number: _signal(engine, folder, number)) if request.terminal and engine.name == "docker" else None
-    code = attached.run(words, on_signal=give, folder=folder, meanwhile=_aftermath)
+    signals: list[int] = []
+    code = attached.run(words, on_signal=give, folder=folder, meanwhile=_aftermath, came=signals.append)
     identity = _identity(folder)
     if not identity:
         raise _aftermath().not_started(request, engine, code)
     if code == 0 and _removed(engine, identity):
         forget_folder(request.container)
         return code
-    status: int = _aftermath().ended(request, engine, identity, code, on_line)
+    status: int = _aftermath().ended(request, engine, identity, code, on_line, signals)
     return status
 
 

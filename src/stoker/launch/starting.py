@@ -163,8 +163,6 @@ def _prepared(request: Request, engine: Engine) -> tuple[list[str], Path]:
     if request.home is not None:
         prepare(request.home, request.account)
     for step in command.before:
-        if request.home is not None and step.words[-1] == str(request.home):
-            continue  # made above; its command is for those who paste, and another process
         done = shell.run(list(step.words), timeout_s=_ASK_S)
         if not done.ok:
             raise EngineFailed(f"`{done.command}` failed: {last_line(done.err)}", hint="it comes before the start; run it by hand to see more")

@@ -47,7 +47,9 @@ def run(wanted: Wanted, how: How, program: tuple[str, ...]) -> int:
     if is_local(wanted):
         # Only here: it reads locks and makes environments.
         from stoker.cli.run_local import run_local
+        from stoker.environment.whole import enter_whole
 
+        enter_whole(sys.argv[1:])
         ended = run_local(wanted, how, program)
     else:
         ended = _run(wanted, how, program)

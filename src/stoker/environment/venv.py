@@ -38,8 +38,8 @@ _BUILD_FILES = ("pyproject.toml", "setup.py", "native/*.c", "native/*.h")
 # The bash in ./stoker hashes the same files in the same order.
 _KEY_FILES = ("locks/*.txt", *_BUILD_FILES)
 _FROM_SOURCE = "import sys; sys.path.insert(0, sys.argv.pop(1) + '/src'); from stoker.cli import main; main()"
-# What the commands need of the lock that work without PyTorch: the doctor, the catalogue, and those that start containers. A few hundred kilobytes.
-_LOOKING = ("click", "markdown-it-py", "mdurl", "nvidia-ml-py", "psutil", "pygments", "rich", "tomli")
+# What the commands need of the lock that work without PyTorch: the doctor, the catalogue, those of images and containers. Some megabytes.
+_LOOKING = ("click", "markdown-it-py", "mdurl", "nvidia-ml-py", "psutil", "pygments", "rich", "tomli", "zstandard")
 
 
 @dataclass(frozen=True, kw_only=True)

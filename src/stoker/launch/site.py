@@ -111,8 +111,8 @@ def _need_image(wanted: Wanted) -> None:
     if wanted.image is None and wanted.own_image is None:
         raise UsageError(
             f"no image is named, and {wanted.project} has no stoker.toml that does",
-            hint="--image NAME takes any image; for one of your own: `stoker image init`, in the stoker.toml that it writes\n"
-            'variants = ["cli", "notebook", "ssh"], then `stoker image lock && stoker image build --load podman`',
+            hint="--image NAME takes any image; one of your own:\n"
+            "stoker image init --variants notebook,ssh && stoker image lock && stoker image build --load podman",
         )
 
 

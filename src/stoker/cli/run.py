@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stoker.launch.command import Command
     from stoker.launch.containers import Container
 
-_LATER = ("stoker.launch.defaults", "stoker.launch.checks", "stoker.launch.starting")
+_LATER = ("stoker.host.driver", "stoker.host.limits", "stoker.launch.defaults", "stoker.launch.checks", "stoker.launch.starting")
 """Imported while the engines are asked: each takes as long as the other, and a start shall not be felt."""
 
 

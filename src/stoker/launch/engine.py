@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,7 +72,7 @@ class Image:
 
 def installed(names: tuple[EngineName, ...] = NAMES) -> tuple[Engine, ...]:
     """Return the engines whose programs are there, asking none of them."""
-    found = ((name, shutil.which(name)) for name in names)
+    found = ((name, shell.find(name)) for name in names)
     return tuple(Engine(name=name, program=program) for name, program in found if program)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -47,7 +46,7 @@ def killed_for_memory(container: str, since: float | None) -> bool:
 
 def forget_folder(container: str) -> None:
     """Remove the folder, with its container. Raises nothing."""
-    shutil.rmtree(_folder(container), ignore_errors=True)
+    _remove(_folder(container))
 
 
 def _folder(container: str) -> Path:
@@ -58,4 +57,12 @@ def _forget_old(folders: Path) -> None:
     """Remove those in which nothing was changed for a month: of containers that somebody else removed."""
     for folder in folders.glob("of-*"):
         if folder.stat().st_mtime < time.time() - _KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which there are only files."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from stoker import host
 from stoker.errors import EngineMissing, EngineSilent, UsageError
-from stoker.host.driver import kernel_driver_version
-from stoker.host.limits import find_limits
 from stoker.host.place import filesystem_root
 from stoker.launch.atonce import at_once
 from stoker.launch.engine import NAMES, Engine, Image, find_engines, find_image, installed, missing
@@ -79,7 +78,7 @@ def find_site(wanted: Wanted, *, containers: bool = True) -> Site:
     _need_image(wanted)
     answers = _answers(wanted, containers)
     chosen = choose(answers)
-    limits = find_limits()
+    limits = host.find_limits()
     return Site(
         wanted=wanted,
         engine=chosen.engine,
@@ -90,7 +89,7 @@ def find_site(wanted: Wanted, *, containers: bool = True) -> Site:
         memory_bytes=limits.memory_limit_bytes or limits.memory_total_bytes,
         cores=limits.cores,
         gpus=_device_nodes(),
-        driver=kernel_driver_version(filesystem_root()),
+        driver=host.kernel_driver_version(filesystem_root()),
     )
 
 

@@ -49,6 +49,8 @@ class Person:
         own = {"PYTHONPATH": str(REPOSITORY / "src"), "STOKER_HOME": str(self.folder / "home"), "STOKER_ENGINE": self.engine}
         command = [sys.executable, "-m", "stoker", *words]
         where, environment = self.folder / "project", {**os.environ, **own}
+        # As installed, Python keeps its bytecode: without it, each start would compile a hundred files first.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         done = subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise SystemExit(f"`stoker {shlex.join(words)}` ended with status {done.returncode}: {done.stderr.strip()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ class Outcome:
     def ok(self) -> bool:
         """Whether it ran to its end and said success."""
         return self.code == 0
+
+
+def find(program: str) -> str | None:
+    """Return the path of a program on PATH, None where there is none. As `shutil.which`, whose module takes 4 ms of a start that asks for little."""
+    for folder in os.get_exec_path():
+        path = os.path.join(folder, program)
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    return None
 
 
 def run(arguments: list[str], *, timeout_s: float, folder: Path | None = None) -> Outcome:

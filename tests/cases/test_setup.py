@@ -533,6 +533,18 @@ def test_what_looks_at_a_machine_runs_before_anything_large_is_fetched(tree: Tre
     assert "torch" not in installed
     again = tree.run("resolve", "--help")
     assert (again.returncode, again.stderr) == (0, ""), "made once"
+    for command in ("up", "run", "ps", "logs", "stop", "rm", "exec", "shell"):
+        assert tree.run(command, "--help").returncode == 0, command
+    assert tree.beside() == [".venv.look"]
+
+
+def test_what_turns_out_to_need_packages_goes_on_in_the_whole_environment(tree: Tree, network: None) -> None:
+    # Without a container it is Stoker's own environment in which the program runs.
+    code = "import os, sys; print(sys.prefix, os.getcwd(), sys.argv[1:])"
+    done = tree.run("run", "--engine", "local", "--project", str(tree.root / "src"), "--", "python", "-c", code, "a b", STOKER_HOST_ROOT="/")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tree.root / '.venv'} {tree.root / 'src'} ['a b']\n"
+    assert {".venv", ".venv.look"} <= set(tree.beside())
 
 
 def test_what_looks_at_a_machine_says_so_when_even_that_cannot_be_made(tree: Tree, network: None) -> None:

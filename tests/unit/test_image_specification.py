@@ -280,6 +280,13 @@ def host(driver: str | None = None, *, capability: tuple[int, int] | None = None
     return Host(**{**whole, "architecture": "x86_64", "driver": Driver(version=driver, cards=len(gpus), nodes=0), "gpus": gpus})
 
 
+def test_the_file_names_the_variants_that_were_asked_for(tmp_path: Path) -> None:
+    assert read(tmp_path, starter_text("x", host(), variants=["ssh", "notebook"])).variants == ("cli", "notebook", "ssh")
+    assert read(tmp_path, starter_text("x", host(), variants=["cli"])).variants == ("cli",)
+    with pytest.raises(UnknownName, match="the nearest is 'notebook'"):
+        starter_text("x", host(), variants=["notebok"])
+
+
 def test_what_init_writes_can_be_read(tmp_path: Path) -> None:
     found = read(tmp_path, starter_text("My Project!", host()))
     assert (found.name, found.torch, found.cuda, found.variants) == ("my-project", "latest", ("auto",), ("cli",))
@@ -351,7 +358,8 @@ def test_init_does_not_write_over_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert ends(["image", "init"]) == 60
     assert (tmp_path / "stoker.toml").read_text() == first
     assert "--force" in capsys.readouterr().err
-    assert ends(["image", "init", "--force", "--preset", "torch28"]) == 0
+    assert ends(["image", "init", "--force", "--preset", "torch28", "--variants", "notebook, ssh"]) == 0
+    assert read_specification(tmp_path / "stoker.toml").variants == ("cli", "notebook", "ssh")
     assert read_specification(tmp_path / "stoker.toml").torch == "2.8.0"
     assert (tmp_path / "stoker.toml.old").read_text() == first
 

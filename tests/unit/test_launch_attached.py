@@ -105,7 +105,8 @@ def test_ctrl_c_comes_once() -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["PYTHONPATH"] = str(SOURCE)
-        code = f"import sys; from stoker.launch import attached; sys.exit(attached.run([sys.executable, '-c', {told!r}]))"
+        call = f"attached.run([sys.executable, '-c', {told!r}], came=lambda number: print('told', number, flush=True))"
+        code = f"import sys; from stoker.launch import attached; sys.exit({call})"
         os.execv(sys.executable, [sys.executable, "-c", code])
     said = b""
     while b"ready" not in said:
@@ -116,6 +117,7 @@ def test_ctrl_c_comes_once() -> None:
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert b"came 1" in said
+    assert b"told 2" in said
     assert os.waitstatus_to_exitcode(status) == 5
 
 

@@ -174,7 +174,7 @@ def test_what_stands_before_makes_home_and_account_and_can_be_run_again(tmp_path
     account = dataclasses.replace(STRANGER, files=tmp_path / "it's here/accounts", host_uid=os.getuid(), host_gid=os.getgid())
     command = render(changed(BARE, account=account, home=tmp_path / "a home"), DOCKER)
     for _ in range(2):
-        for one in command.before:
+        for one in (*command.home, *command.before):
             subprocess.run(one.words, check=True, umask=0o077)
     assert (tmp_path / "a home").stat().st_mode & 0o777 == 0o700
     passwd, group = sorted((tmp_path / "it's here/accounts").iterdir(), reverse=True)
@@ -188,11 +188,11 @@ def test_what_stands_before_makes_home_and_account_and_can_be_run_again(tmp_path
 def test_a_home_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     command = render(changed(BARE, home=tmp_path), PODMAN)
-    subprocess.run(command.before[0].words, check=True)
+    subprocess.run(command.home[0].words, check=True)
     assert tmp_path.stat().st_mode & 0o777 == 0o750
 
 
 def test_podmans_account_is_no_file() -> None:
     command = render(changed(BARE, account=STRANGER, home=None), PODMAN)
-    assert command.before == ()
+    assert (command.home, command.before) == ((), ())
     assert command.argv[command.argv.index("--passwd-entry") + 1] == "ada:*:12345:100:ada:/home/stoker:/bin/bash"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from stoker.cli import main
-from tests.fakes.engine import ID, Fake
+from stoker.errors import NameTaken
+from tests.fakes.engine import ID, PROGRAM, ROW, Fake
 
 
 @pytest.fixture
@@ -86,6 +87,50 @@ def test_an_error_of_a_check_refuses_and_no_check_does_not_look(fake: Fake, caps
     assert "podman has no image x" in capsys.readouterr().err
     assert not any(call.startswith("run") for call in fake.calls)
     assert typed("--no-check", "--engine", "podman", "--image", "x", "--", "true") == 0
+
+
+def test_a_run_asks_for_names_only_where_one_may_be_taken(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.does("made")
+    words = ("--engine", "podman", "--image", "x")
+    assert typed(*words, "--", "true") == 0
+    assert "ps" not in [call.split()[0] for call in fake.calls]
+    (fake.folder / "calls").unlink()
+    assert typed("-d", *words, "--", "true") == 0
+    (fake.folder / "calls").unlink()
+    # Now there is one of that name.
+    assert typed("-d", *words, "--", "true") == 0
+    assert "ps" in [call.split()[0] for call in fake.calls]
+    assert "run stoker-pets-run-2" in fake.calls
+    assert capsys.readouterr().out == "pets-run\npets-run-2\n"
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--explain"], ["-p", "8080"]])
+def test_where_the_answer_shows_names_are_asked_for(fake: Fake, options: list[str]) -> None:
+    fake.does("made")
+    assert typed(*options, "--engine", "podman", "--image", "x", "--", "true") == 0
+    assert "ps" in [call.split()[0] for call in fake.calls]
+
+
+@pytest.mark.parametrize("detach", [["-d"], []])
+def test_a_name_that_was_chosen_and_that_only_the_engine_knows_is_said_the_same_way(
+    fake: Fake, capsys: pytest.CaptureFixture[str], detach: list[str]
+) -> None:
+    # Somebody emptied the cache folder, or another account of this machine started it.
+    (fake.folder / "ps").write_text(json.dumps([json.loads(json.dumps(ROW).replace("NAME", "night"))]))
+    fake.does("echo 'the container name \"stoker-night\" is already in use' >&2; exit 125")
+    assert typed(*detach, "--name", "night", "--engine", "podman", "--image", "x", "--", "true") == NameTaken.exit_code
+    said = capsys.readouterr().err
+    assert "there is a running container night already (podman, running)" in said
+    assert "stoker stop night; stoker rm night; or take another --name" in said
+
+
+def test_an_engine_that_tells_its_version_and_nothing_else_is_said_to_be_silent(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.program.write_text(PROGRAM.replace("image) ", "image) echo 'Error: database is corrupted' >&2; exit 125 ;;\nnever) "))
+    assert typed("--engine", "podman", "--image", "x", "--", "true") == 78
+    said = capsys.readouterr().err
+    assert "podman does not answer" in said
+    assert "database is corrupted" in said
+    assert "has no image" not in said
 
 
 def test_without_a_program_nothing_runs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from stoker.errors import EngineFailed, LaunchUnfit, NameTaken, PortTaken, StartRefused, UsageError
+from stoker.image.specification import read_specification
 from stoker.launch import service
 from stoker.launch.containers import Container
 from stoker.launch.engine import Engine, Image
@@ -75,7 +77,7 @@ class Engines:
         return True
 
     def site(self, wanted: Wanted) -> Site:
-        return Site(self, containers=tuple(self.there))
+        return Site(self, wanted, containers=tuple(self.there))
 
     def decide(self, wanted: Wanted, site: object, *, command: tuple[str, ...], ports: tuple[Port, ...]) -> Request:
         assert wanted.detach
@@ -110,6 +112,7 @@ class Site:
     """What `find_site` would say."""
 
     engines: Engines
+    wanted: Wanted
     containers: tuple[Container, ...] = ()
 
     @property
@@ -211,6 +214,27 @@ def test_what_could_not_work_is_refused_before_the_start(engines: Engines, chang
     with pytest.raises(LaunchUnfit, match=said):
         up()
     assert engines.started == []
+
+
+def test_an_image_without_the_variant_is_mended_by_one_command(engines: Engines, tmp_path: Path) -> None:
+    engines.labels = {"dev.stoker.variants": "cli ssh"}
+    project = tmp_path / "it's mine"
+    project.mkdir()
+    (project / "stoker.toml").write_text('[image]\nname = "x"\nvariants = ["cli"]\n')
+    with pytest.raises(LaunchUnfit) as raised:
+        up(project=project)
+    command, _, made = raised.value.hint.partition(" && stoker image lock")
+    assert made == f" && stoker image build --load {engines.engine.name}"
+    subprocess.run(["sh", "-c", command], check=True)
+    assert read_specification(project / "stoker.toml").variants == ("cli", "notebook", "ssh")
+    # A list over several lines is for a person to change.
+    (project / "stoker.toml").write_text('[image]\nname = "x"\nvariants = [\n  "cli",\n]\n')
+    with pytest.raises(LaunchUnfit) as raised:
+        up(project=project)
+    assert "sed" not in raised.value.hint
+    with pytest.raises(LaunchUnfit) as raised:
+        up(project=project, image="busybox")
+    assert "stoker image init --variants notebook && stoker image lock" in raised.value.hint
 
 
 def test_what_the_checks_find_stops_the_start_unless_told_not_to_look(engines: Engines) -> None:

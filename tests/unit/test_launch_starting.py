@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from stoker.errors import (
     ProgramMissing,
     StokerError,
 )
-from stoker.launch import starting
+from stoker.launch import aftermath, attached, starting
 from stoker.launch.engine import Engine
 from stoker.launch.gpus import NONE
 from stoker.launch.locks import held
@@ -203,6 +204,20 @@ def test_a_run_that_fails_says_why_in_one_line(fake: Fake) -> None:
     assert fake.removed
 
 
+def test_a_run_that_somebody_interrupted_says_so(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.does("made; exit 143", State="exited", ExitCode=143, ExitedAt=4e9)
+    run = attached.run
+
+    def interrupted(words: list[str], *, came: Callable[[int], object], **others: Any) -> int:
+        came(signal.SIGINT)
+        return run(words, **others)
+
+    monkeypatch.setattr(attached, "run", interrupted)
+    said: list[str] = []
+    assert starting.run(request(), fake.engine, on_line=said.append) == 143
+    assert said == ["night: interrupted by you (Ctrl-C), exit status 143"]
+
+
 def test_a_run_of_which_only_the_terminal_was_let_go_goes_on(fake: Fake) -> None:
     fake.does("made")
     (fake.folder / "podman").write_text(PROGRAM.replace("rm) echo '[]' > ps ;;", "rm) echo 'it is running' >&2; exit 2 ;;"))
@@ -213,14 +228,14 @@ def test_a_run_of_which_only_the_terminal_was_let_go_goes_on(fake: Fake) -> None
 
 def test_a_run_whose_reader_went_away_ends(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.does("made; exit 126")
-    monkeypatch.setattr(starting, "_reader_is_gone", lambda: True)
+    monkeypatch.setattr(aftermath, "_reader_is_gone", lambda: True)
     assert starting.run(request(grace_s=7), fake.engine, on_line=quiet) == 126
     assert f"stop -t 10 {ID}" in (fake.folder / "calls").read_text()
     assert fake.removed
 
 
 def test_a_reader_that_is_gone_is_seen() -> None:
-    code = "import sys; sys.stdin.readline(); from stoker.launch.starting import _reader_is_gone; sys.exit(int(_reader_is_gone()))"
+    code = "import sys; sys.stdin.readline(); from stoker.launch.aftermath import _reader_is_gone; sys.exit(int(_reader_is_gone()))"
     for gone in (True, False):
         reading, writing = os.pipe()
         process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=writing)
@@ -264,7 +279,7 @@ def test_a_run_whose_name_somebody_took_in_between(fake: Fake) -> None:
 
 def test_docker_is_sent_signals_by_name_where_there_is_a_terminal(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(starting.attached, "run", lambda words, *, on_signal, folder: given.append(on_signal) or 0)
+    monkeypatch.setattr(starting.attached, "run", lambda words, *, on_signal, **others: given.append(on_signal) or 0)
     docker = Engine(name="docker", program=fake.engine.program, version=(28, 0))
     for terminal, engine, expected in ((True, docker, True), (False, docker, False), (True, fake.engine, False)):
         given.clear()

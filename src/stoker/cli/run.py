@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +15,14 @@ from stoker import console
 from stoker.cli.launch_options import How, launch_options
 from stoker.errors import UsageError
 from stoker.launch.atonce import at_once
-from stoker.launch.command import Command
-from stoker.launch.containers import Container
 from stoker.launch.site import Site, find_site, is_local
 from stoker.launch.wanted import Wanted
 
-_LATER = ("stoker.launch.defaults", "stoker.launch.checks", "stoker.launch.starting")
+if TYPE_CHECKING:
+    from stoker.launch.command import Command
+    from stoker.launch.containers import Container
+
+_LATER = ("stoker.host.driver", "stoker.host.limits", "stoker.launch.defaults", "stoker.launch.checks", "stoker.launch.starting")
 """Imported while the engines are asked: each takes as long as the other, and a start shall not be felt."""
 
 
@@ -44,11 +47,15 @@ def run(wanted: Wanted, how: How, program: tuple[str, ...]) -> int:
     if is_local(wanted):
         # Only here: it reads locks and makes environments.
         from stoker.cli.run_local import run_local
+        from stoker.environment.whole import enter_whole
 
+        enter_whole(sys.argv[1:])
         ended = run_local(wanted, how, program)
     else:
         ended = _run(wanted, how, program)
     if isinstance(ended, int):
+        # Nobody who waits for the program's end shall wait for Python's last look for garbage, some 8 ms.
+        gc.freeze()
         return ended
     _say_started(ended, how)
     return ended.exit_code or 0
@@ -56,7 +63,7 @@ def run(wanted: Wanted, how: How, program: tuple[str, ...]) -> int:
 
 def _run(wanted: Wanted, how: How, program: tuple[str, ...]) -> int | Container:
     """Return the exit status of a program in the foreground, what was started in the background, or 0 where only the command is shown."""
-    site = _site(wanted)
+    site = _site(wanted, shown=how.dry_run or how.explain)
     from stoker.launch import starting
     from stoker.launch.checks import before
     from stoker.launch.defaults import decide
@@ -83,8 +90,9 @@ def _has_terminal() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
-def _site(wanted: Wanted) -> Site:
-    questions: list[Callable[[], Any]] = [lambda: find_site(wanted), lambda: [importlib.import_module(module) for module in _LATER]]
+def _site(wanted: Wanted, *, shown: bool) -> Site:
+    # What is only shown is refused by no engine: the names that are taken must be known.
+    questions: list[Callable[[], Any]] = [lambda: find_site(wanted, containers=shown), lambda: [importlib.import_module(module) for module in _LATER]]
     site: Site = at_once(questions)[0]
     return site
 

@@ -31,14 +31,15 @@ from stoker.environment.tail import follow
 from stoker.errors import SetupError, StokerError
 from stoker.host import filesystem_root, find_driver, find_gpus
 
+LOOK = ".venv.look"
 _STAMP = "stoker-ready"
 # What a build of our own package depends on, beside the lock.
 _BUILD_FILES = ("pyproject.toml", "setup.py", "native/*.c", "native/*.h")
 # The bash in ./stoker hashes the same files in the same order.
 _KEY_FILES = ("locks/*.txt", *_BUILD_FILES)
 _FROM_SOURCE = "import sys; sys.path.insert(0, sys.argv.pop(1) + '/src'); from stoker.cli import main; main()"
-# What the doctor and the catalogue need of the lock: a few hundred kilobytes.
-_LOOKING = ("click", "markdown-it-py", "mdurl", "nvidia-ml-py", "psutil", "pygments", "rich", "tomli")
+# What the commands need of the lock that work without PyTorch: the doctor, the catalogue, those of images and containers. Some megabytes.
+_LOOKING = ("click", "markdown-it-py", "mdurl", "nvidia-ml-py", "psutil", "pygments", "rich", "tomli", "zstandard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +126,15 @@ def prepare_beside(root: Path, name: str, requirements: Sequence[str], python: s
 
 
 def prepare_looking(root: Path) -> Path:
-    """Make `.venv.look`, in which the doctor runs while there is no `.venv`: a few small packages of the lock. Raises SetupError."""
-    venv = root / ".venv.look"
+    """Make `.venv.look`, in which the doctor and others run while there is no `.venv`: a few small packages of the lock. Raises SetupError."""
+    venv = root / LOOK
     with _alone(root) as keep_open:
         pins = _entries(read_stacks(root / "locks")[0].lock, _LOOKING)
         asked = hashlib.sha256(pins.encode()).hexdigest()
-        wanted = Stamp(key=f"{asked} {root}", stack="none", lock=asked, build="none", python=_base_python())
+        wanted = Stamp(key=f"{asked} {root}", stack="none", lock=asked, build="source", python=_base_python())
         if (stamp := Stamp.read(venv)) and stamp == wanted and starts(venv):
             return venv
-        console.say(f"making {venv.name} to look at this machine with (a few small packages; PyTorch is not needed for it)")
+        console.say(f"making {venv.name} (a few small packages: PyTorch is not needed for this)")
         installer = find_installer(root, keep_open=keep_open)
         with growing(venv) as new:
             create_empty(root, new, sys.executable, installer)
@@ -141,6 +142,8 @@ def prepare_looking(root: Path) -> Path:
                 lock = Path(folder) / "look.txt"
                 lock.write_text(pins)
                 installer.run(["pip", "install", "--quiet", "--python", str(new / "bin/python"), "--require-hashes", "-r", str(lock)], folder=root)
+            # So that programs which it starts find us, too.
+            next(new.glob("lib/python*/site-packages")).joinpath("stoker.pth").write_text(f"{root / 'src'}\n")
             (new / _STAMP).write_text(wanted.text())
     return venv
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stoker.host.container import Container, find_container
-    from stoker.host.driver import Driver, find_driver
+    from stoker.host.driver import Driver, find_driver, kernel_driver_version
     from stoker.host.gpus import Gpu, find_gpus
     from stoker.host.limits import Limits, find_limits
     from stoker.host.machine import Host, facts
@@ -25,6 +25,7 @@ __all__ = [
     "find_driver",
     "find_gpus",
     "find_limits",
+    "kernel_driver_version",
 ]
 # Imported when first asked for: each is a file of its own, and few programs need more than one.
 _PLACES = {
@@ -32,6 +33,7 @@ _PLACES = {
     "find_container": "container",
     "Driver": "driver",
     "find_driver": "driver",
+    "kernel_driver_version": "driver",
     "Gpu": "gpus",
     "find_gpus": "gpus",
     "Limits": "limits",

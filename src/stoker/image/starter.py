@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stoker.catalog import Card, Wishes, resolve, torch_releases, version_numbers
 from stoker.catalog.stack import FORWARD, Stack
+from stoker.errors import UnknownName, nearest
 from stoker.host import Host
 from stoker.image.debian import RELEASES
 from stoker.image.placed import quoted
 from stoker.image.presets import find_preset, newest_tried
-from stoker.image.specification import AUTO, DEFAULT_PYTHON, LATEST
+from stoker.image.specification import AUTO, DEFAULT_PYTHON, LATEST, VARIANTS
 
 _WIDTH = 120
 _FALLBACK = "image"
@@ -30,8 +31,11 @@ class _Wish:
     """Lines of comment."""
 
 
-def starter_text(folder: str, host: Host, *, preset: str | None = None) -> str:
-    """Return a whole stoker.toml. `folder` is the name of the folder, of which the image's is made. Raises UnknownName for an unknown preset."""
+def starter_text(folder: str, host: Host, *, preset: str | None = None, variants: Sequence[str] = ()) -> str:
+    """Return a whole stoker.toml. `folder` is the name of the folder, of which the image's is made; `variants` are those beside cli.
+
+    Raises UnknownName for a preset or a variant that there is not.
+    """
     wish = _of_preset(preset) if preset else _of_machine(host)
     cuda = quoted(wish.cuda[0]) if len(wish.cuda) == 1 else f"[{', '.join(quoted(one) for one in wish.cuda)}]"
     pythons = ", ".join(f"{release.python} ({release.name}, Debian {release.number})" for release in RELEASES)
@@ -43,7 +47,18 @@ def starter_text(folder: str, host: Host, *, preset: str | None = None) -> str:
         python=quoted(wish.python),
         pythons=pythons,
         newest=newest_tried(),
+        variants=", ".join(quoted(one) for one in _variants(variants)),
     )
+
+
+def _variants(named: Sequence[str]) -> tuple[str, ...]:
+    """Return the variants in their order, cli among them."""
+    for one in named:
+        if one not in VARIANTS:
+            like = nearest(one, VARIANTS)
+            told = f"there is no variant {one!r}" + (f"; the nearest is {like!r}" if like else "")
+            raise UnknownName(told, hint=f"there are {', '.join(VARIANTS)}")
+    return tuple(one for one in VARIANTS if one in ("cli", *named))
 
 
 def image_name(folder: str) -> str:
@@ -126,7 +141,7 @@ python = {python}
 
 # Features. "cli" is always in; `stoker image build --variants cli` builds a part of them.
 #   notebook  JupyterLab with TLS and token    ssh  sshd for one user, keys only    dev  git, tmux, vim, rsync, zsh
-variants = ["cli"]
+variants = [{variants}]
 
 # Further packages of the index (PEP 508), or a file with them: requirements.txt or pylock.toml.
 # packages = ["einops", "pandas>=2"]

@@ -21,9 +21,9 @@ HOME = "/home/stoker"
 KEEP_ID_UID = (4, 3)
 """Podman that takes `keep-id:uid=,gid=`; older ones keep the caller's own number."""
 
-_USER = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
+_USER = r"([0-9]{1,10})(?::([0-9]{1,10}))?"
 _LARGEST = 2**32 - 2
-_FIT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_FIT_NAME = r"[a-z_][a-z0-9_-]{0,30}"
 _FIRST_PERSON = 1000
 """Debian and Fedora number people from here; below are accounts that an image may have under the same name."""
 _PASSWD = (
@@ -97,7 +97,7 @@ def _rootless(engine: Engine, asked: tuple[int, int] | None) -> Account:
 
 
 def _read_user(text: str) -> tuple[int, int]:
-    match = _USER.fullmatch(text.strip())
+    match = re.fullmatch(_USER, text.strip())
     uid, gid = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
     if not 0 <= uid <= _LARGEST or not 0 <= gid <= _LARGEST:
         raise BadValue(f"--user {text}: not a user's number", hint="write it as UID or UID:GID, as `id -u` and `id -g` print them")
@@ -126,5 +126,5 @@ def _name(uid: int, host_uid: int) -> str:
         name = pwd.getpwuid(host_uid).pw_name
     except KeyError:
         name = ""
-    fits = host_uid >= _FIRST_PERSON and _FIT_NAME.fullmatch(name) and name not in (NAME, "nobody")
+    fits = host_uid >= _FIRST_PERSON and re.fullmatch(_FIT_NAME, name) and name not in (NAME, "nobody")
     return name if fits else f"user{uid}"

@@ -14,8 +14,8 @@ SMALLEST_MEMORY_BYTES = 64 * 2**20
 """Below this not even Python with a package or two starts."""
 
 _UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_AMOUNT = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
-_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)\s*%", re.ASCII)
+_AMOUNT = r"(?ia)(\d{1,18}(?:\.\d{1,6})?)\s*([bkmgt]?)(?:i?b)?"
+_PERCENT = r"(?a)(\d{1,3}(?:\.\d{1,3})?)\s*%"
 _MEBIBYTE, _GIBIBYTE = 2**20, 2**30
 _BATCH = 64
 """Images for which the doctor's formula stands."""
@@ -30,7 +30,7 @@ def read_bytes(text: str, *, of: str) -> int:
 
     `of` names the option in the error. Raises BadValue.
     """
-    match = _AMOUNT.fullmatch(text.strip())
+    match = re.fullmatch(_AMOUNT, text.strip())
     if match is None:
         raise BadValue(f"{of} {text}: not an amount of memory", hint="write a number with k, m, g or t, as 512m or 8g")
     return int(float(match[1]) * _UNITS[match[2].lower()]) if "." in match[1] else int(match[1]) * _UNITS[match[2].lower()]
@@ -41,7 +41,7 @@ def read_memory(text: str, total_bytes: int) -> int | None:
     word = text.strip().lower()
     if word == "none":
         return None
-    if percent := _PERCENT.fullmatch(word):
+    if percent := re.fullmatch(_PERCENT, word):
         share = float(percent[1]) / 100
         if not 0 < share <= 1:
             raise BadValue(f"--memory {text}: a share is above 0 and at most 100 %", hint="as 90%")

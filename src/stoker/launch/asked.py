@@ -13,7 +13,7 @@ from stoker.launch.names import name_of
 from stoker.launch.table import read_defaults, read_engine
 from stoker.launch.wanted import Wanted
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def with_defaults(said: Wanted, environ: Mapping[str, str]) -> Wanted:
@@ -53,7 +53,7 @@ def _engine_of(environ: Mapping[str, str]) -> str | None:
 def _variable(text: str) -> str:
     """Return a variable's name. Its value on a command line would stand in `ps`, in the shell's history and in `inspect`."""
     name, equals, _ = text.partition("=")
-    if not _VARIABLE.fullmatch(name):
+    if not re.fullmatch(_VARIABLE, name):
         raise BadValue(f"-e {name!r:.100} is no name of a variable", hint="letters, digits and _, as -e HF_TOKEN")
     if equals:
         raise BadValue(

@@ -30,19 +30,23 @@ def run(
     folder: Path | None = None,
     on_signal: Callable[[int], None] | None = None,
     apart: bool = False,
+    meanwhile: Callable[[], object] = lambda: None,
+    came: Callable[[int], object] = lambda number: None,
 ) -> int:
     """Run a program with our stdin, stdout and stderr to its end; return its exit status, 128 + N when signal N ended it.
 
     Keys of the terminal reach it by themselves, Ctrl-C too; signals that are sent to this process are passed on, or given to `on_signal`. When this
     process is killed, the program gets SIGTERM from the kernel. `folder` is its working directory. `apart` keeps what the terminal sends from the
-    program (it must not read from the terminal then): `on_signal` gets that too. To be called from the main thread. Raises ProgramMissing.
+    program (it must not read from the terminal then): `on_signal` gets that too. `meanwhile` is called once it has been started,
+    `came` with every signal that came, also from the terminal. To be called from the main thread. Raises ProgramMissing.
     """
     waited = {*_PASSED_ON, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     try:
         with _same_terminal():
             child = _started(words, environment, folder, before, apart)
-            code = _watched(child, on_signal or child.send_signal, waited, apart)
+            meanwhile()
+            code = _watched(child, on_signal or child.send_signal, came, waited, apart)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return code if code >= 0 else 128 - code
@@ -67,13 +71,17 @@ def _started(
         raise ProgramMissing(f"{words[0]} cannot be started: {error.strerror}", hint="is it installed, and in PATH?") from error
 
 
-def _watched(child: subprocess.Popen[bytes], give: Callable[[int], None], waited: set[signal.Signals], apart: bool) -> int:
+def _watched(
+    child: subprocess.Popen[bytes], give: Callable[[int], None], tell: Callable[[int], object], waited: set[signal.Signals], apart: bool
+) -> int:
     """Wait for its end, giving on what comes. The signals are blocked and fetched, because only so one sees who sent them."""
     while (code := child.poll()) is None:
         came = signal.sigtimedwait(waited, _LOOK_S)
-        if came is None or came.si_signo == signal.SIGCHLD or (came.si_code == _SI_KERNEL and not apart):
+        if came is None or came.si_signo == signal.SIGCHLD:
             continue
-        give(came.si_signo)
+        tell(came.si_signo)
+        if came.si_code != _SI_KERNEL or apart:
+            give(came.si_signo)
     return code
 
 

@@ -31,9 +31,10 @@ class Command:
     image: str
     words: tuple[str, ...]
     """What runs inside; empty: the image's own command."""
+    home: tuple[Option, ...] = ()
+    """The command that makes the home folder (its `words` are a whole one), for those who paste; `starting` makes it itself. It can be run again."""
     before: tuple[Option, ...] = ()
-    """Commands that must have run before (each `words` is a whole one): they make the home folder and the files with the account, and can be run
-    again."""
+    """Further commands that must have run before: they write the files with the account and the like, and can be run again."""
 
     @property
     def argv(self) -> list[str]:
@@ -42,7 +43,7 @@ class Command:
 
     def text(self) -> str:
         """The command ready to paste, an option a line."""
-        first = [f"{_joined(one.words)} &&" for one in self.before]
+        first = [f"{_joined(one.words)} &&" for one in (*self.home, *self.before)]
         lines = [_joined(self.program), *(_joined(option.words) for option in self.options), _joined((self.image, *self.words))]
         return "\n".join([*first, " \\\n  ".join(lines)])
 
@@ -52,7 +53,7 @@ class Command:
         The comments stand above, since within a command of several lines no shell allows them. They are a document for `:`, which does nothing:
         zsh does not know comments on its command line, and would run what stands behind a `;` in one.
         """
-        rows = [(_joined(one.words), one.why) for one in (*self.before, *self.options)]
+        rows = [(_joined(one.words), one.why) for one in (*self.home, *self.before, *self.options)]
         rows.append((_quoted(self.image), "the image"))
         if self.words:
             rows.append((_joined(self.words), "what runs inside"))

@@ -14,7 +14,6 @@ from stoker.launch.request import Port
 
 GRACE_S = 10
 """Of a container whose label says nothing: the engines' own."""
-_PREFIX = "stoker-"
 # One that was stopped and not cleaned up yet is no other state for a person.
 _STATES = {"stopped": "exited", "configured": "created", "initialized": "created"}
 
@@ -110,7 +109,7 @@ def labelled(named: Mapping[str, str], container: str) -> dict[str, Any]:
     """Return what the labels say, and for one that was started by hand what can be said without."""
     project, home, grace = (named.get(label) or "" for label in (labels.PROJECT, labels.HOME, labels.GRACE))
     return {
-        "name": named.get(labels.NAME) or container.removeprefix(_PREFIX),
+        "name": named.get(labels.NAME) or container.removeprefix(labels.PREFIX),
         "container": container,
         "kind": named.get(labels.KIND) or "",
         "project": Path(project) if project else None,

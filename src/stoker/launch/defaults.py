@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stoker.errors import NameTaken
 from stoker.launch import labels
 from stoker.launch.account import account
 from stoker.launch.amounts import default_memory, read_cpus, read_memory, read_shm, shm_bytes
@@ -14,7 +13,7 @@ from stoker.launch.home import home_for
 from stoker.launch.init import has_init
 from stoker.launch.limits import fitted, ulimits
 from stoker.launch.mounts import HOME, checked_mounts, data_mounts, volume_mount
-from stoker.launch.names import free_name, name_of
+from stoker.launch.names import free_name, name_of, taken
 from stoker.launch.request import Limits, Mount, Port, Request
 from stoker.launch.site import Site
 from stoker.launch.wanted import Wanted
@@ -104,15 +103,11 @@ def _name(wanted: Wanted, site: Site) -> str:
     name = name_of(wanted)
     if wanted.kind != "run":
         return name
-    taken = {container.name: container for container in site.containers}
+    there = {container.name: container for container in site.containers}
     if wanted.name is None:
-        return free_name(name, taken)
-    if name in taken:
-        runs = taken[name].running
-        raise NameTaken(
-            f"there is a {'running ' if runs else ''}container {name} already ({taken[name].engine}, {taken[name].state})",
-            hint=f"{f'stoker stop {name}; ' if runs else ''}stoker rm {name}; or take another --name",
-        )
+        return free_name(name, there)
+    if name in there:
+        raise taken(there[name])
     return name
 
 

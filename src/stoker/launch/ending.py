@@ -29,6 +29,8 @@ _OCI = r"^.*unable to start container process: (?:exec: )?|: unknown$"
 # The small init of podman, which has no status of its own for it.
 _CATATONIT = r"^ERROR \(catatonit:\d+\): failed to exec"
 _PYTHON = r"(?:\[?rank\d+\]?:? ?)?(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?:: .*)?"
+# As Python and click say it, who were told by SIGINT.
+_PRESSED = r"^(?:KeyboardInterrupt|interrupted|Aborted!)"
 _XID = r"NVRM: Xid \([^)]*\): (?P<number>\d+)(?:, pid=[^,]*)?(?:, name=[^,]*)?,? ?(?P<text>.*)"
 _KILLED = r"oom-kill:.*?(?P<whole>global_oom)?,?task_memcg=[^,]*,task=(?P<task>[^,]*)"
 # What a program, not the hardware, did (NVIDIA, XID Errors: docs.nvidia.com/deploy/xid-errors).
@@ -64,6 +66,8 @@ class Ending:
     """Lines of the kernel's log from its life that are about it or about GPUs."""
     stopped_by: str | None = None
     """Who ended it, where that is known: `stoker stop`, `docker stop` or `kill`, ..."""
+    signals: tuple[int, ...] = ()
+    """Those that came to its run in the foreground while it lasted: 2 is Ctrl-C."""
     told: str = ""
     """What the engine says went wrong at its start."""
     ours: bool = False
@@ -101,6 +105,18 @@ def _memory(ending: Ending) -> str:
         return f"out of memory: this whole machine had none left, and the kernel killed {task}; give it a limit with --memory, or run less at once"
     limit = f" of {size(ending.memory_bytes)}" if ending.memory_bytes else ""
     return f"out of memory: the kernel killed {task} at its limit{limit}; raise it with --memory, or take fewer workers or a smaller batch"
+
+
+def _interrupted(ending: Ending) -> str | None:
+    """Somebody at its run in the foreground ended it; what they did is known for sure, and an engine would call it its own signal."""
+    ends = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
+    if signal.SIGINT in ending.signals and (ending.code in {*ends, 128 + signal.SIGINT} or _line(_PRESSED, ending.log_tail)):
+        return "interrupted by you (Ctrl-C)" + ("" if ending.code == 128 + signal.SIGINT else f", exit status {ending.code}")
+    last = next((one for one in reversed(ending.signals) if one in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)), None)
+    if last is None or ending.code not in {*ends, 128 + last}:
+        return None
+    told = "its terminal was closed" if last == signal.SIGHUP else f"{signal.Signals(last).name} was sent to this run"
+    return f"ended because {told}" + ("" if ending.code == 128 + last else f", exit status {ending.code}")
 
 
 def _stopped(ending: Ending) -> str | None:
@@ -187,6 +203,7 @@ def _program(ending: Ending) -> str:
 
 _CAUSES: tuple[Callable[[Ending], str | None], ...] = (
     _out_of_memory,
+    _interrupted,
     _stopped,
     _shared_memory,
     _gpu_lost,

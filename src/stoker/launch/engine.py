@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ from stoker import shell
 from stoker.errors import EngineMissing, EngineSilent
 from stoker.host.place import filesystem_root, read
 from stoker.launch.atonce import at_once
+from stoker.launch.versions import identity, remember, remembered
 
 EngineName = Literal["podman", "docker"]
 NAMES: tuple[EngineName, ...] = ("podman", "docker")
@@ -72,7 +72,7 @@ class Image:
 
 def installed(names: tuple[EngineName, ...] = NAMES) -> tuple[Engine, ...]:
     """Return the engines whose programs are there, asking none of them."""
-    found = ((name, shutil.which(name)) for name in names)
+    found = ((name, shell.find(name)) for name in names)
     return tuple(Engine(name=name, program=program) for name, program in found if program)
 
 
@@ -88,7 +88,7 @@ def has_run(engine: Engine) -> bool:
 
 
 def find_engines(names: tuple[EngineName, ...] = NAMES) -> tuple[Engine, ...]:
-    """Ask every installed engine who it is, all at once. Some 30 ms; `podman info` would take 300. Raises nothing."""
+    """Ask every installed engine who it is, all at once. At most some 30 ms; `podman info` would take 300. Raises nothing."""
     asked = at_once([partial(_asked, engine) for engine in installed(names)])
     return tuple(engine for engine in asked if engine is not None)
 
@@ -158,19 +158,31 @@ def _asked(engine: Engine) -> Engine | None:
 
 
 def _asked_podman(engine: Engine) -> Engine:
-    done = shell.run([engine.program, "--version"], timeout_s=ANSWER_S)
+    version, trouble = _told_version(engine)
     root = filesystem_root()
     rootless = os.geteuid() != 0
     return replace(
         engine,
-        version=_version(done.out),
+        version=version,
         rootless=rootless,
         cgroups=_cgroups(root),
         controllers=_controllers(root, rootless),
         storage=_podman_storage(rootless),
         security=("selinux",) if (root / "sys/fs/selinux/enforce").exists() else (),
-        answers=None if done.ok else last_line(done.err) or "it does not start",
+        answers=trouble,
     )
+
+
+def _told_version(engine: Engine) -> tuple[tuple[int, ...], str | None]:
+    """Return podman's version, or what it said instead. A remembered one is not asked: whether it answers is seen when it is asked for more."""
+    file = identity(engine.program)
+    if known := remembered(engine.name, file):
+        return known, None
+    done = shell.run([engine.program, "--version"], timeout_s=ANSWER_S)
+    if not done.ok:
+        return (), last_line(done.err) or "it does not start"
+    remember(engine.name, file, _version(done.out))
+    return _version(done.out), None
 
 
 def _asked_docker(engine: Engine) -> Engine | None:

@@ -8,10 +8,11 @@ from typing import Literal
 
 from stoker.errors import BadValue
 
+# Kept as texts: few starts need them, and each would wait for their compiling.
 _HEX = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_INDEX = re.compile(r"[0-9]{1,3}(?::[0-9]{1,2})?")
-_UUID = re.compile(rf"(GPU|MIG)-({_HEX})", re.IGNORECASE | re.ASCII)
-_OLD_MIG = re.compile(rf"MIG-GPU-{_HEX}/\d+/\d+", re.IGNORECASE | re.ASCII)
+_INDEX = r"[0-9]{1,3}(?::[0-9]{1,2})?"
+_UUID = rf"(?ia)(GPU|MIG)-({_HEX})"
+_OLD_MIG = rf"(?ia)MIG-GPU-{_HEX}/\d+/\d+"
 _KINDS = "all, none, or a list of indices (0,2), MIG slices (0:1) and UUIDs (GPU-..., MIG-...), as `nvidia-smi -L` lists them"
 
 
@@ -46,12 +47,12 @@ def read_gpus(text: str) -> Gpus:
 
 
 def _device(part: str, text: str) -> str:
-    if _INDEX.fullmatch(part):
+    if re.fullmatch(_INDEX, part):
         return ":".join(str(int(number)) for number in part.split(":"))
-    if uuid := _UUID.fullmatch(part):
+    if uuid := re.fullmatch(_UUID, part):
         # Container runtimes compare letter by letter with what nvidia-smi prints.
         return f"{uuid[1].upper()}-{uuid[2].lower()}"
-    if _OLD_MIG.fullmatch(part):
+    if re.fullmatch(_OLD_MIG, part):
         raise BadValue(f"--gpus {text}: {part} is the form of drivers before 470", hint="name the slice as `nvidia-smi -L` does: MIG-..., or 0:1")
     if part.lower().startswith("device="):
         raise BadValue(f"--gpus {text}: that is Docker's own syntax", hint=f"leave out `device=` and the quotes: --gpus {part[7:] or '0'}")

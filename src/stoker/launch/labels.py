@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+PREFIX = "stoker-"
+"""What the engine's name of a container begins with; the user's own name of it follows."""
+
 LAUNCH = "dev.stoker.launch"
 """`1` on every container that Stoker looks after; put on by hand, it makes any container one of them."""
 NAME = "dev.stoker.launch.name"

@@ -8,7 +8,7 @@ and which few users may read in the kernel's log.
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import time
 from pathlib import Path
 
@@ -31,6 +31,11 @@ def calling_folder(container: str) -> Path | None:
     return None
 
 
+def has_folder(container: str) -> bool:
+    """Whether this person may have a container of this name: its folder is made before it, and removed after it. Raises nothing."""
+    return os.path.exists(_folder(container))
+
+
 def killed_for_memory(container: str, since: float | None) -> bool:
     """Whether the kernel killed in a container after `since` (its start, in seconds since 1970), as its monitor says. Raises nothing."""
     try:
@@ -41,7 +46,7 @@ def killed_for_memory(container: str, since: float | None) -> bool:
 
 def forget_folder(container: str) -> None:
     """Remove the folder, with its container. Raises nothing."""
-    shutil.rmtree(_folder(container), ignore_errors=True)
+    _remove(_folder(container))
 
 
 def _folder(container: str) -> Path:
@@ -52,4 +57,12 @@ def _forget_old(folders: Path) -> None:
     """Remove those in which nothing was changed for a month: of containers that somebody else removed."""
     for folder in folders.glob("of-*"):
         if folder.stat().st_mtime < time.time() - _KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which there are only files."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

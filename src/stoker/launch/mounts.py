@@ -13,7 +13,7 @@ from stoker.launch.request import Mount
 WORKSPACE, DATA, HOME = "/workspace", "/data", "/home/stoker"
 
 _ENGINES = ("docker.sock", "podman/podman.sock", "docker/docker.sock", "containerd/containerd.sock", "crio/crio.sock")
-_INSIDE = re.compile(r"/[^\0:,]+")
+_INSIDE = r"/[^\0:,]+"
 
 
 def checked_project(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def volume_mount(text: str) -> Mount:
     """Read HOST:INSIDE[:ro]. Raises BadValue, MountRefused."""
     host, _, rest = text.partition(":")
     inside, _, mode = rest.partition(":")
-    if not host or not _INSIDE.fullmatch(inside) or mode not in ("", "ro", "rw"):
+    if not host or not re.fullmatch(_INSIDE, inside) or mode not in ("", "ro", "rw"):
         raise BadValue(f"-v {text!r:.200} cannot be read", hint="write it as HOST:INSIDE or HOST:INSIDE:ro, as -v /mnt/weights:/weights:ro")
     target = os.path.normpath(inside)
     if target in ("/", "//"):

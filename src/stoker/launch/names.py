@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from stoker.errors import BadValue
+from stoker.errors import BadValue, NameTaken
 from stoker.launch.wanted import Wanted
+
+if TYPE_CHECKING:
+    from stoker.launch.containers import Container
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _LONGEST = 63
@@ -33,6 +37,15 @@ def name_of(wanted: Wanted) -> str:
     if wanted.name is not None:
         return checked_name(wanted.name)
     return f"{fit(wanted.prefix or (wanted.project.name if wanted.project else ''))}-{wanted.kind}"
+
+
+def taken(container: Container) -> NameTaken:
+    """Return the error for a name that was chosen and that a container has."""
+    name, running = container.name, container.running
+    return NameTaken(
+        f"there is a {'running ' if running else ''}container {name} already ({container.engine}, {container.state})",
+        hint=f"{f'stoker stop {name}; ' if running else ''}stoker rm {name}; or take another --name",
+    )
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

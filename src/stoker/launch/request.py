@@ -133,7 +133,7 @@ class Request:
     @property
     def container(self) -> str:
         """Name of the container."""
-        return f"stoker-{self.name}"
+        return f"{labels.PREFIX}{self.name}"
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:

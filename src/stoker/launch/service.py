@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stoker.errors import EngineFailed, LaunchUnfit, NameTaken, PortTaken, UsageError
+from stoker.host.place import read
 from stoker.launch import labels
 from stoker.launch.checks import before
 from stoker.launch.containers import Container
@@ -18,6 +21,7 @@ from stoker.launch.reach import connectable
 from stoker.launch.request import Port, Request
 from stoker.launch.site import Site, find_site
 from stoker.launch.starting import refuse, start
+from stoker.launch.table import FILE
 from stoker.launch.up import Service, Up
 from stoker.launch.waiting import wait_for
 from stoker.launch.wanted import Wanted
@@ -159,7 +163,7 @@ def _need_fit(service: Service, site: Site, request: Request) -> None:
         raise LaunchUnfit(
             f"the image {request.image} has no {service.kind}"
             + (f", only {', '.join(has)}" if has else ": it was not built by `stoker image build`"),
-            hint=f'put "{service.variant}" into the variants of stoker.toml and build it; any image is started by `stoker run -p PORT -- PROGRAM`',
+            hint=_with_variant(service, site, has),
         )
     if site.engine.name == "docker" and site.engine.rootless:
         raise LaunchUnfit(
@@ -173,3 +177,16 @@ def _need_fit(service: Service, site: Site, request: Request) -> None:
             f"the {service.kind} needs a home: its {'token' if service.kind == 'notebook' else 'host key'} is kept there, and read from there",
             hint="leave out `--home none`, or name an empty folder: `--home DIR`",
         )
+
+
+def _with_variant(service: Service, site: Site, has: Sequence[str]) -> str:
+    """Return the one command that makes the project's own image with the variant, or else a new one."""
+    made = f"stoker image lock && stoker image build --load {site.engine.name}"
+    project = site.wanted.project
+    if site.wanted.image is None and project is not None and has:
+        listed = ", ".join(f'"{one}"' for one in (*has, service.variant))
+        if re.search(r"^variants = \[.*\]$", read(project / FILE) or "", re.MULTILINE):
+            return f"cd {shlex.quote(str(project))} && sed -i 's/^variants = .*/variants = [{listed}]/' {FILE} && {made}"
+        return f"write variants = [{listed}] into {project / FILE}, then in its folder: {made}"
+    new = f"stoker image init --variants {service.variant} && {made}"
+    return f"one with it, in a folder without a {FILE}: {new}\nany image is started by `stoker run -p PORT -- PROGRAM`"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from stoker import host
 from stoker.errors import EngineMissing, EngineSilent, UsageError
-from stoker.host.driver import kernel_driver_version
-from stoker.host.limits import find_limits
 from stoker.host.place import filesystem_root
 from stoker.launch.atonce import at_once
-from stoker.launch.containers import Container
 from stoker.launch.engine import NAMES, Engine, Image, find_engines, find_image, installed, missing
-from stoker.launch.engine_keeper import EngineKeeper
+from stoker.launch.labels import PREFIX
+from stoker.launch.monitor import has_folder
+from stoker.launch.names import name_of
 from stoker.launch.wanted import Wanted
+
+if TYPE_CHECKING:
+    from stoker.launch.containers import Container
 
 _LOCAL = "or start without one: --engine local"
 
@@ -31,7 +35,7 @@ class Answer:
     image: Image | None = None
     """None: it does not have it, or does not answer."""
     containers: tuple[Container, ...] = ()
-    """What Stoker started in it."""
+    """What Stoker started in it, as far as it was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Site:
     image: Image | None
     """None: the engine does not have it."""
     containers: tuple[Container, ...] = ()
-    """What Stoker started before, running or not: names that are taken."""
+    """What Stoker started before, running or not: names that are taken. Empty, too, where nothing that is decided hangs on it."""
     uid: int = 0
     """Of the caller; with sudo still root's."""
     memory_bytes: int | None = None
@@ -64,16 +68,17 @@ def is_local(wanted: Wanted) -> bool:
     return wanted.engine == "local" or (wanted.engine in (None, "auto") and not installed())
 
 
-def find_site(wanted: Wanted) -> Site:
+def find_site(wanted: Wanted, *, containers: bool = True) -> Site:
     """Ask the engines and read this machine. Not for `local`: see `is_local`.
 
+    `containers`: also what was started before; else only where it is likely to matter, since podman itself refuses a name that is taken.
     The engine is the one that was named; with `auto` the one that has the image, podman before docker, else the first that answers.
     Raises EngineMissing, UsageError (no image is named). An engine that is silent and an image that is missing are findings of the checks.
     """
     _need_image(wanted)
-    answers = _answers(wanted)
+    answers = _answers(wanted, containers)
     chosen = choose(answers)
-    limits = find_limits()
+    limits = host.find_limits()
     return Site(
         wanted=wanted,
         engine=chosen.engine,
@@ -84,7 +89,7 @@ def find_site(wanted: Wanted) -> Site:
         memory_bytes=limits.memory_limit_bytes or limits.memory_total_bytes,
         cores=limits.cores,
         gpus=_device_nodes(),
-        driver=kernel_driver_version(filesystem_root()),
+        driver=host.kernel_driver_version(filesystem_root()),
     )
 
 
@@ -105,17 +110,17 @@ def _need_image(wanted: Wanted) -> None:
     if wanted.image is None and wanted.own_image is None:
         raise UsageError(
             f"no image is named, and {wanted.project} has no stoker.toml that does",
-            hint="--image NAME takes any image; for one of your own: `stoker image init`, in the stoker.toml that it writes\n"
-            'variants = ["cli", "notebook", "ssh"], then `stoker image lock && stoker image build --load podman`',
+            hint="--image NAME takes any image; one of your own:\n"
+            "stoker image init --variants notebook,ssh && stoker image lock && stoker image build --load podman",
         )
 
 
-def _answers(wanted: Wanted) -> list[Answer]:
+def _answers(wanted: Wanted, containers: bool) -> list[Answer]:
     """Ask the engines in turn until one has the image: what is not needed would cost the time of those that are."""
     named = tuple(name for name in NAMES if wanted.engine in (None, "auto", name))
     found: list[Answer] = []
     for engine in installed(named):
-        answer = _answer(wanted, engine)
+        answer = _answer(wanted, engine, containers or _may_matter(wanted, engine))
         found += [answer] if answer else []
         if answer and answer.image:
             break
@@ -124,26 +129,43 @@ def _answers(wanted: Wanted) -> list[Answer]:
     return found
 
 
-def _answer(wanted: Wanted, engine: Engine) -> Answer | None:
+def _may_matter(wanted: Wanted, engine: Engine) -> bool:
+    """Whether what was started before may be needed: for its names, or to say who has a port or a GPU.
+
+    Several people share the names of one docker; podman's are those of one person, whose containers have their folders here.
+    """
+    if wanted.kind != "run" or wanted.publish or engine.name == "docker":
+        return True
+    return has_folder(f"{PREFIX}{name_of(wanted)}") or _device_nodes() > 0
+
+
+def _answer(wanted: Wanted, engine: Engine, containers: bool) -> Answer | None:
     """Ask an engine for itself, the image and its containers, all at the same time. None: it is podman under docker's name."""
     name = image_name(wanted, engine.name)
-    questions: list[Callable[[], Any]] = [lambda: find_engines((engine.name,)), lambda: _image(engine, name), lambda: _containers(engine)]
-    engines, image, containers = at_once(questions)
-    return Answer(engine=engines[0], image_name=name, image=image, containers=containers) if engines else None
+    questions: list[Callable[[], Any]] = [lambda: find_engines((engine.name,)), lambda: _image(engine, name)]
+    engines, image, *more = at_once(questions + [lambda: _containers(engine)] * containers)
+    if not engines:
+        return None
+    found = engines[0]
+    if isinstance(image, EngineSilent):
+        found, image = replace(found, answers=found.answers or image.message.partition(": ")[2]), None
+    return Answer(engine=found, image_name=name, image=image, containers=more[0] if more else ())
 
 
-def _image(engine: Engine, name: str) -> Image | None:
+def _image(engine: Engine, name: str) -> Image | EngineSilent | None:
     try:
         return find_image(engine, name)
-    except EngineSilent:  # said once, by `Engine.answers`
-        return None
+    except EngineSilent as error:  # said once, by `Engine.answers`
+        return error
 
 
 def _containers(engine: Engine) -> tuple[Container, ...]:
+    keeper = importlib.import_module("stoker.launch.engine_keeper").EngineKeeper(engine=engine)
     try:
-        return EngineKeeper(engine=engine).containers(everything=True)
+        found: tuple[Container, ...] = keeper.containers(everything=True)
     except EngineSilent:
         return ()
+    return found
 
 
 def _device_nodes() -> int:

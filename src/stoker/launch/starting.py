@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
-import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from stoker import shell
 from stoker.doctor.finding import Finding, Severity
-from stoker.errors import (
-    CacheUnwritable,
-    EngineFailed,
-    EngineSilent,
-    NameTaken,
-    StartRefused,
-    StokerError,
-)
+from stoker.errors import CacheUnwritable, EngineFailed, NameTaken, StartRefused
 from stoker.launch import attached
 from stoker.launch.command import Command
-from stoker.launch.containers import Container
-from stoker.launch.ending import why
 from stoker.launch.engine import Engine, last_line
-from stoker.launch.engine_keeper import EngineKeeper
 from stoker.launch.engines import render
 from stoker.launch.home import prepare
 from stoker.launch.interruption import interruptible, uninterrupted
 from stoker.launch.locks import held
 from stoker.launch.monitor import calling_folder, forget_folder
-from stoker.launch.refusals import refused
 from stoker.launch.request import Request
-from stoker.launch.stops import forget_stop
+
+if TYPE_CHECKING:
+    from stoker.launch.containers import Container
 
 _START_S = 300.0
 """An engine that copies a large image for another uid (`keep-id`) takes minutes, once."""
 _ASK_S = 20.0
 _TRIES = 100
-_NOT_STARTED = (125, 126, 127)
-"""What `run` of either engine exits with where no program began. A program may end with them, too, but then its container is still there."""
 _IDENTITY = "id"
 """File in which the engine writes the container's id as soon as there is one: by it alone we know which container is ours."""
 
@@ -129,60 +119,37 @@ def _start(request: Request, engine: Engine, on_line: Callable[[str], None]) -> 
             done = shell.run(words, timeout_s=_START_S, folder=folder)
     except BaseException:
         with uninterrupted():
-            _clean(request, engine, _identity(folder) or _made_since(begun, request, engine))
+            _aftermath().clean(request, engine, _identity(folder) or _aftermath().made_since(begun, request, engine))
         raise
     if not done.ok:
         with uninterrupted():
-            _clean(request, engine, _identity(folder))
-        raise refused(request, engine, done.err)
+            _aftermath().clean(request, engine, _identity(folder))
+        raise _aftermath().refusal(request, engine, done.err)
     for line in done.err.splitlines():
         on_line(last_line(line))
-    return _found(engine, _identity(folder))
+    container: Container = _aftermath().found(engine, _identity(folder))
+    return container
 
 
 def _run(request: Request, engine: Engine, on_line: Callable[[str], None]) -> int:
     words, folder = _prepared(request, engine)
     # docker passes no signals on where there is a terminal.
     give = (lambda number: _signal(engine, folder, number)) if request.terminal and engine.name == "docker" else None
-    code = attached.run(words, on_signal=give, folder=folder)
+    signals: list[int] = []
+    code = attached.run(words, on_signal=give, folder=folder, meanwhile=_aftermath, came=signals.append)
     identity = _identity(folder)
     if not identity:
-        raise _not_started(request, engine, code)
+        raise _aftermath().not_started(request, engine, code)
     if code == 0 and _removed(engine, identity):
         forget_folder(request.container)
         return code
-    return _ended(request, engine, identity, code, on_line)
+    status: int = _aftermath().ended(request, engine, identity, code, on_line, signals)
+    return status
 
 
-def _ended(request: Request, engine: Engine, identity: str, code: int, on_line: Callable[[str], None]) -> int:
-    """Say why it ended and remove it; leave it alone where only the terminal was let go (Ctrl-P Ctrl-Q) or the engine's program was killed."""
-    keeper = EngineKeeper(engine=engine)
-    container = next((one for one in keeper.containers(everything=True) if one.id.startswith(identity)), None)
-    if container is None:
-        if code in _NOT_STARTED:
-            raise _not_started(request, engine, code)
-        return code
-    unread = container.running and code != 0 and _reader_is_gone()
-    if unread:
-        # As it would have ended without a container around it; the engine's program was, what runs inside was not.
-        keeper.stop(container, grace_s=container.grace_s)
-    elif container.running:
-        on_line(f"{container.name} goes on: stoker logs -f {container.name}, stoker stop {container.name}")
-        return code
-    reason = why(keeper.ending(container)) if code and not unread else None
-    if reason:
-        on_line(f"{container.name}: {reason}")
-    keeper.remove(container)
-    forget_stop(container.id)
-    forget_folder(container.container)
-    return code
-
-
-def _reader_is_gone() -> bool:
-    """Whether who read our output went away, as `head` does when it has enough."""
-    asked = select.poll()
-    asked.register(1, 0)
-    return any(happened & select.POLLERR for _, happened in asked.poll(0))
+def _aftermath() -> Any:
+    # Imported while the engine is busy: no start waits for it, and a run of hours ends with the Stoker that it began with.
+    return importlib.import_module("stoker.launch.aftermath")
 
 
 def _signal(engine: Engine, folder: Path, number: int) -> None:
@@ -196,8 +163,6 @@ def _prepared(request: Request, engine: Engine) -> tuple[list[str], Path]:
     if request.home is not None:
         prepare(request.home, request.account)
     for step in command.before:
-        if request.home is not None and step.words[-1] == str(request.home):
-            continue  # made above; its command is for those who paste, and another process
         done = shell.run(list(step.words), timeout_s=_ASK_S)
         if not done.ok:
             raise EngineFailed(f"`{done.command}` failed: {last_line(done.err)}", hint="it comes before the start; run it by hand to see more")
@@ -216,41 +181,6 @@ def _identity(folder: Path) -> str:
         return ""
 
 
-def _clean(request: Request, engine: Engine, identity: str) -> None:
-    """Remove what a start left that did not come to its end. Raises nothing."""
-    if identity:
-        shell.run([engine.program, "rm", "--force", "--volumes", identity], timeout_s=_START_S)
-    forget_folder(request.container)
-
-
-def _made_since(begun: float, request: Request, engine: Engine) -> str:
-    """Return the id of a container that was made in the moment before the engine wrote it down: nobody else's, since its name is held."""
-    made = (one for one in _listed(engine) if one.container == request.container and (one.created or 0.0) >= begun)
-    return next((one.id for one in made if not one.running), "")
-
-
-def _listed(engine: Engine) -> tuple[Container, ...]:
-    try:
-        return EngineKeeper(engine=engine).containers(everything=True)
-    except EngineSilent:
-        return ()
-
-
 def _removed(engine: Engine, identity: str) -> bool:
     """Remove a container that has ended; False: it runs, or the engine refuses."""
     return shell.run([engine.program, "rm", "--volumes", identity], timeout_s=_START_S).ok
-
-
-def _found(engine: Engine, identity: str) -> Container:
-    found = next((one for one in _listed(engine) if identity and one.id.startswith(identity)), None)
-    if found is None:
-        raise EngineFailed(f"{engine.name} started it, and it is gone already", hint=f"somebody removed it, or look: {engine.name} ps -a")
-    return found
-
-
-def _not_started(request: Request, engine: Engine, code: int) -> StokerError:
-    """Return the error for a container that was never made; the engine's own words went to the terminal."""
-    forget_folder(request.container)
-    if any(one.container == request.container for one in _listed(engine)):
-        return NameTaken(f"the name {request.name} is in use", hint=f"stoker rm {request.name}; or take another --name")
-    return EngineFailed(f"{engine.name} did not start it (exit status {code}); what it said stands above", hint="the command itself: add --dry-run")

@@ -18,18 +18,21 @@ from stoker.image.starter import starter_text
 
 @click.command(epilog="Presets: " + ", ".join(preset.name for preset in presets()) + ".")
 @click.option("--preset", metavar="NAME", help="Start from a preset instead of this machine.")
+@click.option("--variants", metavar="A,B", default="", help="Beside cli: notebook and ssh (for `stoker up`), dev.")
 @click.option("--force", is_flag=True, help="Write over a stoker.toml that is there; it is kept as stoker.toml.old.")
-def init(preset: str | None, force: bool) -> None:
+def init(preset: str | None, variants: str, force: bool) -> None:
     """Write a commented stoker.toml that fits this machine into the working directory. It asks nothing.
 
     An image for other machines than this one starts better from a preset: `universal` holds two CUDAs and chooses at start. A stoker.toml that
     says nothing about an image gets the table [image] at its end.
     """
     path = Path.cwd() / SPECIFICATION_FILE
-    text = starter_text(path.parent.name, facts(), preset=preset)
+    text = starter_text(path.parent.name, facts(), preset=preset, variants=[name.strip() for name in variants.split(",") if name.strip()])
     others = _others(path, force)
     write_text_atomically(path, f"{others.rstrip()}\n\n{text}" if others else text)
     say(f"wrote {path}")
+    if not variants:
+        say("it has what `stoker run` needs; for `stoker up` add notebook or ssh to its variants, or begin with --variants notebook,ssh")
     say("next: look at it, then `stoker image lock`")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -32,7 +33,9 @@ def show_plan(order: Order, *, explain: bool, also: Callable[[Request], Sequence
     port = wanted.port or next_free(order.service.port, wanted.listen or "127.0.0.1")
     if is_local(wanted):
         from stoker.cli.up.here import plan_here
+        from stoker.environment.whole import enter_whole
 
+        enter_whole(sys.argv[1:])
         click.echo(plan_here(order, port, explain=explain))
         return
     site = find_site(wanted)
@@ -47,5 +50,7 @@ def _brought_up(order: Order, own_files: bool) -> Up:
         return bring_up(order, on_line=console.say)
     # The room `image`, which reads the lock, takes a third of a second that no start of a container should wait for.
     from stoker.cli.up.here import start_here
+    from stoker.environment.whole import enter_whole
 
+    enter_whole(sys.argv[1:])
     return start_here(order, own_files=own_files)

@@ -72,8 +72,8 @@ def restart_void(before: Before) -> Iterator[Finding]:
 
 
 def _by_own_init(engine: str) -> str:
-    # docker's daemon starts again what it had; podman has none.
-    command = "podman start --all --filter restart-policy=always" if engine == "podman" else "dockerd"
+    # What podman-restart.service runs; docker's daemon starts again by itself what ran.
+    command = "podman start --all --filter restart-policy=always" if engine == "podman" else "dockerd   # it starts again what ran"
     return f"have this machine's own init run at its start: {command}"
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stoker.doctor.facts.gpus import Gpu
 
 _LIMIT_S = 0.9
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
+_CONTAINER_ID = r"[0-9a-f]{64}"
 _CDI_FOLDERS = ("etc/cdi", "run/cdi")
 _TOOLKIT = ("nvidia-ctk", "nvidia-container-runtime-hook", "nvidia-container-cli")
 
@@ -135,7 +135,7 @@ def _users(root: Path, site: Site, gpus: tuple[Gpu, ...]) -> dict[int, str]:
 
 def _user(process: Path, names: Mapping[str, str]) -> str | None:
     """Return whose a process is: the container that its control group names, else its account."""
-    for found in _CONTAINER_ID.findall(read(process / "cgroup") or ""):
+    for found in re.findall(_CONTAINER_ID, read(process / "cgroup") or ""):
         if found in names:
             return f"container {names[found]}"
     try:

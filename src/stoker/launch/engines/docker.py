@@ -5,7 +5,7 @@ from __future__ import annotations
 from stoker.launch.command import Command, Option
 from stoker.launch.engine import Engine
 from stoker.launch.engines import options
-from stoker.launch.engines.folders import folders, made_before
+from stoker.launch.engines.folders import folders, made_account, made_home
 from stoker.launch.engines.options import option
 from stoker.launch.gpus import Gpus
 from stoker.launch.request import Account, Mount, Request
@@ -32,7 +32,14 @@ def command(request: Request, engine: Engine) -> Command:
         *options.environment(request),
         *options.labels(request),
     ]
-    return Command(program=(engine.program, "run"), options=tuple(found), image=request.image, words=request.command, before=made_before(request))
+    return Command(
+        program=(engine.program, "run"),
+        options=tuple(found),
+        image=request.image,
+        words=request.command,
+        home=made_home(request),
+        before=made_account(request),
+    )
 
 
 def _restart(request: Request) -> list[Option]:

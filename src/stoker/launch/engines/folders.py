@@ -28,16 +28,20 @@ def folders(request: Request) -> list[tuple[Mount, str]]:
     return found
 
 
-def made_before(request: Request) -> tuple[Option, ...]:
-    """Return the commands that make the home, for the one who owns what is written there, and the files with the account: where they are not yet."""
-    found, account = [], request.account
-    if request.home is not None:
-        script = _MAKE_HOME.format(uid=account.host_uid, gid=account.host_gid)
-        found.append(Option(words=("sh", "-c", script, str(request.home)), why="makes the home folder where there is none"))
-    for target, (path, lines) in _account_files(account).items():
-        words = ("sh", "-c", _WRITE_FILE, str(path), *lines)
-        found.append(Option(words=words, why=f"writes an {target} with your number where there is none"))
-    return tuple(found)
+def made_home(request: Request) -> tuple[Option, ...]:
+    """Return the command that makes the home where there is none, for the one who owns what is written there."""
+    if request.home is None:
+        return ()
+    script = _MAKE_HOME.format(uid=request.account.host_uid, gid=request.account.host_gid)
+    return (Option(words=("sh", "-c", script, str(request.home)), why="makes the home folder where there is none"),)
+
+
+def made_account(request: Request) -> tuple[Option, ...]:
+    """Return the commands that write the files with the account, where they are not there yet."""
+    return tuple(
+        Option(words=("sh", "-c", _WRITE_FILE, str(path), *lines), why=f"writes an {target} with your number where there is none")
+        for target, (path, lines) in _account_files(request.account).items()
+    )
 
 
 def _account_mounts(account: Account) -> list[tuple[Mount, str]]:

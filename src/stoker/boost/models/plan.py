@@ -11,6 +11,7 @@ from stoker.boost.models.compiled import Compile
 from stoker.boost.models.flags import CudnnBenchmark, Tf32, Threads, other_thread_counts
 from stoker.boost.models.fused import Fused
 from stoker.boost.models.layout import Layout
+from stoker.boost.models.operations import Operations
 from stoker.boost.models.training import Training
 from stoker.boost.models.trial import Verdict
 from stoker.boost.models.ways import Way
@@ -23,7 +24,7 @@ def plan(training: Training, parts: frozenset[str], *, process: bool) -> Plan:
     yield from _arithmetic(training, parts)
     if process:
         yield from _settings(training, parts)
-    yield from _each(training, parts, [Fused])
+    yield from _each(training, parts, [Operations, Fused])
     if process and "threads" in parts:
         yield from _threads(training)
     compile_way = Compile()

@@ -371,6 +371,26 @@ def checkpoints() -> Result:
     return simple(model, sgd(model)), accuracy(model.eval())
 
 
+def adadelta() -> Result:
+    model = Net()
+    model.dropout.p = 0.3
+    return simple(model, torch.optim.Adadelta(model.parameters(), lr=0.5)), accuracy(model.eval())
+
+
+def gradient_penalty() -> Result:
+    """Goes backward through the gradients of the model's own operations."""
+    model = Net()
+    optimizer, losses = torch.optim.Adadelta(model.parameters(), lr=0.5), []
+    for images, labels in batches():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images.requires_grad_()), labels)
+        (gradient,) = torch.autograd.grad(loss, images, create_graph=True)
+        (loss + gradient.square().sum()).backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, accuracy(model.eval())
+
+
 SCENARIOS: dict[Callable[[], Result], set[str]] = {
     optimizer_first: {"autocast", "layout", "operations", "fused"},
     optimizer_after_first_forward: {"autocast", "layout", "operations", "fused"},
@@ -392,6 +412,8 @@ SCENARIOS: dict[Callable[[], Result], set[str]] = {
     own_autocast_and_scaler: {"layout", "operations", "fused"},
     flat_weights: {"autocast", "layout", "operations", "fused"},
     checkpoints: {"autocast", "layout", "fused"},
+    adadelta: {"autocast", "layout", "operations", "fused"},
+    gradient_penalty: {"autocast", "layout", "operations", "fused"},
 }
 """What is tried on the CPU in tier fast, by training."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,18 @@ def test_autograd_sees_that_weights_have_changed(done: list[int]) -> None:
     assert done == [8]
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_an_optimizer_that_is_gone_leaves_nothing(done: list[int]) -> None:
+    model: Any = module()
+    optimizer: Any = torch.optim.Adadelta(model.parameters())
+    switched: Any = adadelta.Switched(optimizer)
+    del optimizer
+    gc.collect()
+    assert not switched.alive()
+    assert not adadelta._SWITCHED
+    trained(model, torch.optim.Adadelta(model.parameters()), range(2))
+    assert not done
 
 
 def test_a_plain_optimizer_beside_a_switched_one_is_torchs(done: list[int]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from stoker import pool
@@ -122,6 +123,28 @@ def test_max_pool_in_every_spelling(kind: torch.dtype) -> None:
 )
 def test_everything_else_is_torchs(call: Any) -> None:
     assert both(call, laid_out(torch.randn(8, 16, 8, 8))) == 0
+
+
+def test_those_who_watch_every_operation_see_torchs() -> None:
+    seen = []
+
+    class Watching(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        with Watching():
+            return F.max_pool2d(x, 2)
+
+    values = laid_out(torch.randn(8, 16, 8, 8))
+    with Watching():
+        assert both(lambda x: F.max_pool2d(x, 2), values) == 0
+    assert both(watched, values) == 1  # seen by the one inside before it comes to ours
+    assert seen.count(F.max_pool2d) == 4
+    with operations.Kernels() as kernels:
+        torch.func.grad(lambda x: F.max_pool2d(x, 2).sum())(values)
+        assert kernels.taken == 0
 
 
 def test_wrong_arguments_raise_what_torch_raises() -> None:

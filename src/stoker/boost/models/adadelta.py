@@ -47,7 +47,7 @@ class Switched:
     """An optimizer whose steps the kernel does until `back`. Nothing about it is changed: its parameters are known here."""
 
     def __init__(self, optimizer: Adadelta) -> None:
-        self._ref = weakref.ref(optimizer)
+        self._ref = weakref.ref(optimizer, lambda _: self.back())
         self._keys = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
         _SWITCHED.update(dict.fromkeys(self._keys, self))
 

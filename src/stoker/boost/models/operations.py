@@ -58,12 +58,17 @@ class Kernels(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         replacement = _REPLACEMENTS.get(func)
-        if replacement is not None and peek_interpreter_stack() is None:
+        if replacement is not None and not _others():
             found = replacement(*args, **(kwargs or {}))
             if found is not None:
                 self.taken += 1
                 return found
         return func(*args, **(kwargs or {}))
+
+
+def _others() -> bool:
+    """Whether somebody else wants to see every operation (torch.func, modes of the user's), who would not see ours."""
+    return peek_interpreter_stack() is not None or bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack())
 
 
 def replacements() -> list[str]:

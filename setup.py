@@ -10,10 +10,12 @@ from setuptools.command.build_py import build_py
 # package installs all the same, and torch or numpy does the work.
 KERNELS = {
     "stoker.data._augment": "native/augment.c",
-    "stoker.train._pool": "native/pool.c",
+    "stoker._pool": "native/pool.c",
+    "stoker.boost.models._adadelta": "native/adadelta.c",
+    "stoker.boost.models._dropout": "native/dropout.c",
     "stoker.boost.replay._replay": "native/replay.c",
 }
-SHARED = {"optional": True, "extra_compile_args": ["-O3"], "depends": ["native/compiler.h"]}
+SHARED = {"optional": True, "extra_compile_args": ["-O3", "-fno-math-errno"], "depends": ["native/compiler.h"]}
 
 
 class WithSources(build_py):

@@ -11,9 +11,10 @@ import torch
 from claims import benchmark
 
 from stoker import arithmetic as arithmetic_
+from stoker import pool
 from stoker.arithmetic import Arithmetic
 from stoker.measure import in_turn, ratio
-from stoker.train import models, optimizers, pool
+from stoker.train import models, optimizers
 from stoker.train.step import Step
 
 BLOCK = 20

@@ -1,15 +1,15 @@
-/* 2x2 max pool and ReLU in one pass over channels_last memory, forward and backward, with torch's numbers.
+/* 2x2 max pool, alone or with ReLU, in one pass over channels_last memory, forward and backward, with torch's numbers.
  *
  * torch keeps an int64 index a value, fills the gradient with zeros and then scatters into it, and goes over everything again for ReLU. Here a
  * byte a value says which of the four was the largest, and every gradient is written once.
  *
- * No Python.h: plain exported functions that stoker/train/pool.py loads with ctypes, which releases the GIL around each call.
+ * No Python.h: plain exported functions that stoker/pool.py loads with ctypes, which releases the GIL around each call.
  */
 #include <stdint.h>
 
 #include "compiler.h"
 
-#define STOKER_POOL_VERSION 1
+#define STOKER_POOL_VERSION 2
 
 enum { NONE = 4 }; /* ReLU let nothing through: no gradient */
 
@@ -25,7 +25,7 @@ enum { BLOCK = 32 };
 
 /* The first of the largest wins, and a NaN wins over everything, as in torch's max_pool2d. A NaN also passes ReLU, as in torch. */
 #define FORWARD(NAME, TYPE, FLOAT) \
-    INLINE void NAME##_some(const TYPE *restrict a, const TYPE *restrict a1, const TYPE *restrict b, const TYPE *restrict b1, TYPE *restrict out, uint8_t *restrict which, int count) { \
+    INLINE void NAME##_some(const TYPE *restrict a, const TYPE *restrict a1, const TYPE *restrict b, const TYPE *restrict b1, TYPE *restrict out, uint8_t *restrict which, int relu, int count) { \
         for (int c = 0; c < count; c++) { \
             TYPE most = a[c]; \
             float m = FLOAT(most); \
@@ -38,12 +38,13 @@ enum { BLOCK = 32 };
             most = wins ? v2 : most; m = wins ? f2 : m; place = wins ? 2 : place; \
             wins = (f3 > m) | (f3 != f3); \
             most = wins ? v3 : most; m = wins ? f3 : m; place = wins ? 3 : place; \
-            out[c] = m <= 0 ? (TYPE)0 : most; \
-            which[c] = m <= 0 ? NONE : place; \
+            const int stops = relu & (m <= 0); \
+            out[c] = stops ? (TYPE)0 : most; \
+            which[c] = stops ? NONE : place; \
         } \
     } \
-    INLINE void NAME(const TYPE *a, const TYPE *b, TYPE *out, uint8_t *which, int64_t channels) { \
-        NAME##_some(a, a + channels, b, b + channels, out, which, (int)channels); \
+    INLINE void NAME(const TYPE *a, const TYPE *b, TYPE *out, uint8_t *which, int relu, int64_t channels) { \
+        NAME##_some(a, a + channels, b, b + channels, out, which, relu, (int)channels); \
     }
 
 #define BACKWARD(NAME, TYPE) \
@@ -84,11 +85,11 @@ BACKWARD(backward_f32, float)
         } \
     }
 
-INLINE void forward(const void *in, void *out, uint8_t *which, int64_t rows, int64_t width, int64_t channels, int bf16) {
+INLINE void forward(const void *in, void *out, uint8_t *which, int64_t rows, int64_t width, int64_t channels, int bf16, int relu) {
     const uint16_t *in16 = in;
     const float *in32 = in;
-    WALK(forward_bf16(in16 + above + left, in16 + below + left, (uint16_t *)out + at, which + at, channels),
-         forward_f32(in32 + above + left, in32 + below + left, (float *)out + at, which + at, channels))
+    WALK(forward_bf16(in16 + above + left, in16 + below + left, (uint16_t *)out + at, which + at, relu, channels),
+         forward_f32(in32 + above + left, in32 + below + left, (float *)out + at, which + at, relu, channels))
 }
 
 INLINE void backward(const void *grad, const uint8_t *which, void *in, int64_t rows, int64_t width, int64_t channels, int bf16) {
@@ -99,8 +100,8 @@ INLINE void backward(const void *grad, const uint8_t *which, void *in, int64_t r
 }
 
 #define VERSION_OF(SUFFIX, TARGET) \
-    TARGET static void forward_##SUFFIX(const void *in, void *out, uint8_t *which, int64_t rows, int64_t width, int64_t channels, int bf16) { \
-        forward(in, out, which, rows, width, channels, bf16); \
+    TARGET static void forward_##SUFFIX(const void *in, void *out, uint8_t *which, int64_t rows, int64_t width, int64_t channels, int bf16, int relu) { \
+        forward(in, out, which, rows, width, channels, bf16, relu); \
     } \
     TARGET static void backward_##SUFFIX(const void *grad, const uint8_t *which, void *in, int64_t rows, int64_t width, int64_t channels, int bf16) { \
         backward(grad, which, in, rows, width, channels, bf16); \
@@ -119,18 +120,18 @@ static int has_avx512(void) {
 
 EXPORT int stoker_pool_version(void) { return STOKER_POOL_VERSION; }
 
-EXPORT void stoker_pool_forward(const void *in, void *out, uint8_t *which, int64_t rows, int64_t width, int64_t channels, int bf16) {
+EXPORT void stoker_pool_forward(const void *in, void *out, uint8_t *which, int64_t rows, int64_t width, int64_t channels, int bf16, int relu) {
 #if X86_VERSIONS
     if (has_avx512()) {
-        forward_avx512(in, out, which, rows, width, channels, bf16);
+        forward_avx512(in, out, which, rows, width, channels, bf16, relu);
         return;
     }
     if (__builtin_cpu_supports("avx2")) {
-        forward_avx2(in, out, which, rows, width, channels, bf16);
+        forward_avx2(in, out, which, rows, width, channels, bf16, relu);
         return;
     }
 #endif
-    forward_base(in, out, which, rows, width, channels, bf16);
+    forward_base(in, out, which, rows, width, channels, bf16, relu);
 }
 
 EXPORT void stoker_pool_backward(const void *grad, const uint8_t *which, void *in, int64_t rows, int64_t width, int64_t channels, int bf16) {

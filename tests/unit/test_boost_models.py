@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import pickle
 import random
 from collections import OrderedDict, namedtuple
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,12 @@ import torch
 from torch import nn
 
 from stoker.boost.models import fused, outputs, rehearsal
+from stoker.boost.models.autocast import Autocast
 from stoker.boost.models.compiled import compiled_by_user
-from stoker.boost.models.trial import Trial, judge
+from stoker.boost.models.layout import Layout
+from stoker.boost.models.operations import Operations
+from stoker.boost.models.plan import plan
+from stoker.boost.models.trial import Trial, Verdict, judge
 
 CPU = torch.device("cpu")
 
@@ -196,6 +202,34 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
     assert states[2] == np.random.get_state(legacy=True)[1].tolist()
+
+
+AUTOCAST, LAYOUT, OPERATIONS, FUSED, BOTH = ("autocast",), ("layout",), ("operations",), ("fused",), ("layout", "operations")
+
+
+@pytest.mark.parametrize(
+    ("kept", "tried"),
+    [
+        ({AUTOCAST, LAYOUT}, [AUTOCAST, LAYOUT, OPERATIONS, FUSED]),
+        ({AUTOCAST, BOTH}, [AUTOCAST, LAYOUT, BOTH, FUSED]),
+        ({AUTOCAST}, [AUTOCAST, LAYOUT, BOTH, OPERATIONS, FUSED]),
+        (set(), [AUTOCAST, LAYOUT, ("autocast", "layout"), BOTH, OPERATIONS, FUSED]),
+    ],
+)
+def test_channels_last_is_tried_once_more_with_the_kernels(kept: set[Any], tried: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for way in (Autocast, Layout, Operations, fused.Fused):
+        monkeypatch.setattr(way, "fits", lambda *_: None)
+    training: Any = SimpleNamespace(on={}, note=lambda *_: None)
+    attempts = plan(training, frozenset({"autocast", "layout", "operations", "fused"}), process=False)
+    found, attempt = [], next(attempts)
+    with contextlib.suppress(StopIteration):
+        while True:
+            names = tuple(way.name for way in attempt.ways)
+            found.append(names)
+            keep = names in kept
+            training.on.update({way.name: way for way in attempt.ways} if keep else {})
+            attempt = attempts.send(Verdict(keep=keep, why="", plain_step_s=1.0, step_s=1.0, steps=20))
+    assert found == tried
 
 
 def test_torchs_own_hooks_are_not_the_users() -> None:

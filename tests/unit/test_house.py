@@ -26,6 +26,7 @@ LEVELS = {
     "runs": 3,
     "data": 3,
     "arithmetic": 3,
+    "pool": 3,
     "bench": 4,
     "diagnosis": 4,
     "train": 4,

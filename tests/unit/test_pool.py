@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from stoker.train import pool
-from tests.conftest import REPOSITORY, need
+from stoker import pool
+from tests.native import compiled
 
 
 @pytest.fixture(scope="module", autouse=True)
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The kernel of this checkout, compiled for the test, in place of the installed one."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    need(compiler is not None, "a C compiler")
-    path = tmp_path_factory.mktemp("kernel") / "pool.so"
-    command = [str(compiler), "-O2", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o", str(path), str(REPOSITORY / "native" / "pool.c")]
-    subprocess.run(command, check=True)
-    loaded = pool.load(Path(path))
+    loaded = pool.load(compiled("pool.c", tmp_path_factory.mktemp("kernel")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool, "library", lambda: loaded)
         yield
@@ -48,7 +41,7 @@ def test_the_numbers_are_torchs(dtype: torch.dtype, shape: tuple[int, ...]) -> N
     # Few different values: most windows hold ties, and many nothing above 0.
     images = (torch.randint(-6, 7, shape, generator=generator) / 4).to(dtype).contiguous(memory_format=torch.channels_last)
     leaf = images.clone(memory_format=torch.preserve_format).requires_grad_()
-    assert type(pool.relu_max_pool2(leaf).grad_fn).__name__ == "_ReluMaxPool2Backward"
+    assert type(pool.relu_max_pool2(leaf).grad_fn).__name__ == "_MaxPool2Backward"
     (ours, our_grad), (theirs, their_grad) = both(images)
     assert torch.equal(ours, theirs)
     assert torch.equal(our_grad, their_grad)

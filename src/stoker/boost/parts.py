@@ -17,6 +17,7 @@ PARTS: dict[str, Tier] = {
     "allocator": "exact",
     "copies": "exact",
     "layout": "close",
+    "operations": "close",
     "fused": "close",
     "tf32": "close",
     "cudnn": "close",

@@ -27,7 +27,13 @@ from stoker.image.root import Root
 
 HOME = "opt/stoker/lib"
 """Where they stand in an image."""
-KERNELS = {"stoker/data/_augment": "augment.c", "stoker/train/_pool": "pool.c", "stoker/boost/replay/_replay": "replay.c"}
+KERNELS = {
+    "stoker/data/_augment": "augment.c",
+    "stoker/_pool": "pool.c",
+    "stoker/boost/models/_adadelta": "adadelta.c",
+    "stoker/boost/models/_dropout": "dropout.c",
+    "stoker/boost/replay/_replay": "replay.c",
+}
 """Module of each kernel -> its source in `native/`, as in setup.py."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -37,7 +43,7 @@ _DIST_INFO = f"{_NAME}-{__version__}.dist-info"
 # Beside Python's own rubbish what editors, git and merges leave in a source tree.
 _NOT_OURS = re.compile(r"__pycache__|\..*|.*~|.*\.(pyc|pyo|so|orig|rej|bak|swp)")
 # As CPython's own flags, with which setup.py has them built: signed integers wrap. No build id and no debugging symbols, which hold paths.
-FLAGS = ("-shared", "-fPIC", "-O3", "-DNDEBUG", "-fwrapv", "-fno-strict-aliasing", "-s", "-Wl,--build-id=none")
+FLAGS = ("-shared", "-fPIC", "-O3", "-fno-math-errno", "-DNDEBUG", "-fwrapv", "-fno-strict-aliasing", "-s", "-Wl,--build-id=none")
 _COMPILE_S = 300.0
 _NO_COMPILER = 42
 # The standard library has it from Python 3.11 on; tomli is the same module for 3.10.

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from stoker.boost.guard import complain
+from stoker.boost.models import adadelta
 from stoker.boost.models.watch import Watch
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def apply(session: Session) -> None:
         session.patches.set(nn.Module, name, _hooking(getattr(nn.Module, name), watch))
     for name in _TRACERS:
         session.patches.set(torch.jit, name, watch.aside(getattr(torch.jit, name)))
+    if "fused" in session.parts:
+        adadelta.apply(session)
     if "layout" in session.parts:
         session.patches.set(torch.Tensor, "view", _viewing(torch.Tensor.view, watch))
 

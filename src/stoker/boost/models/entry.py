@@ -14,6 +14,7 @@ from torch._C._functorch import peek_interpreter_stack
 from stoker.boost.guard import complain
 from stoker.boost.models import outputs
 from stoker.boost.models.compilation import Compilation, compilation
+from stoker.boost.models.operations import Kernels
 from stoker.boost.models.rehearsal import channels_last, rehearse
 from stoker.boost.models.ways import CompiledCall
 
@@ -52,6 +53,7 @@ class Entry:
         self.device = _device(module)
         self.autocast = False
         self.layout = False
+        self.operations = False
         self.compiled: CompiledCall | None = None
         self.wanted: frozenset[str] | None = None
         """Parts that are to be rehearsed at the next call."""
@@ -118,7 +120,7 @@ class Entry:
             self.calls += 1
             if self.wanted is not None:
                 self._rehearse(args, kwargs)
-        return self.autocast or self.layout or self.compiled is not None
+        return self.autocast or self.layout or self.operations or self.compiled is not None
 
     def _rehearse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         wanted, self.wanted = self.wanted or frozenset(), None
@@ -128,7 +130,7 @@ class Entry:
         if "compile" in wanted:
             self._pending = compilation(root, args, kwargs, device=self.device, **parts)
         else:
-            self.obstacle = rehearse(root, args, kwargs, device=self.device, **parts)
+            self.obstacle = rehearse(root, args, kwargs, device=self.device, operations="operations" in wanted or self.operations, **parts)
         if self.training is not None:
             self.training.disturbed()
 
@@ -155,7 +157,8 @@ class Entry:
             if self.compiled is not None and self.compiled.takes(module, args, kwargs, calls=self.calls):
                 found = self.compiled.call(args, kwargs)
             else:
-                found = original(module, *args, **kwargs)
+                with Kernels() if self.operations and torch.is_grad_enabled() else contextlib.nullcontext():
+                    found = original(module, *args, **kwargs)
         return outputs.replaced(found, self._given_back)
 
     def _given_back(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,9 @@ import weakref
 from typing import Any
 
 import torch
-from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer
 
+from stoker.boost.models import adadelta
 from stoker.boost.models.ways import Group
 
 _KERNELS: dict[str, tuple[type[Optimizer], ...]] = {"cpu": (SGD, Adam, AdamW, Adagrad), "cuda": (SGD, Adam, AdamW)}
@@ -17,14 +18,14 @@ _CHOICES = ("fused", "foreach", "capturable", "differentiable")
 
 
 class Fused:
-    """`param_groups[i]["fused"] = True`, as the constructor's argument would set it."""
+    """`param_groups[i]["fused"] = True`, as the constructor's argument would set it; Adadelta, for which torch has no kernel, by one of ours."""
 
     name = "fused"
     rehearsed = False
     told = "fused optimizer step"
 
     def __init__(self) -> None:
-        self._changed: dict[int, _Changed] = {}
+        self._changed: dict[int, _Changed | adadelta.Switched] = {}
 
     def fits(self, training: Group) -> str | None:
         """Decline unless every optimizer of the training can be switched."""
@@ -35,7 +36,7 @@ class Fused:
         """Switch every optimizer of the training."""
         for optimizer in training.optimizers():
             if unfit(optimizer) is None:
-                self._changed[id(optimizer)] = _Changed(optimizer)
+                self._changed[id(optimizer)] = _changed(optimizer)
 
     def off(self, training: Group) -> None:
         """Give the groups back what they had."""
@@ -47,7 +48,7 @@ class Fused:
         """A new optimizer for the same parameters is switched too."""
         self._changed = {key: changed for key, changed in self._changed.items() if changed.alive()}
         if id(optimizer) not in self._changed and unfit(optimizer) is None:
-            self._changed[id(optimizer)] = _Changed(optimizer)
+            self._changed[id(optimizer)] = _changed(optimizer)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """The kernel goes through memory in order: gradients must lie as their parameters do."""
@@ -55,6 +56,10 @@ class Fused:
         if changed is not None and changed.is_of(optimizer) and not _aligned(optimizer):
             del self._changed[id(optimizer)]
             changed.back()
+
+
+def _changed(optimizer: Optimizer) -> _Changed | adadelta.Switched:
+    return adadelta.Switched(optimizer) if isinstance(optimizer, Adadelta) else _Changed(optimizer)
 
 
 class _Changed:
@@ -96,7 +101,8 @@ def unfit(optimizer: Optimizer) -> str | None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     devices = {parameter.device.type for parameter in parameters}
     known = _KERNELS.get(next(iter(devices)), ()) if len(devices) == 1 else ()
-    if type(optimizer) not in known:
+    ours = type(optimizer) is Adadelta and devices == {"cpu"} and adadelta.library() is not None
+    if type(optimizer) not in known and not ours:
         return f"{name} has no fused kernel for parameters on {', '.join(sorted(devices)) or 'no device'}"
     chosen = next((choice for choice in _CHOICES for group in optimizer.param_groups if group.get(choice)), None)
     if chosen is None:

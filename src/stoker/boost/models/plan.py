@@ -11,6 +11,7 @@ from stoker.boost.models.compiled import Compile
 from stoker.boost.models.flags import CudnnBenchmark, Tf32, Threads, other_thread_counts
 from stoker.boost.models.fused import Fused
 from stoker.boost.models.layout import Layout
+from stoker.boost.models.operations import Operations
 from stoker.boost.models.training import Training
 from stoker.boost.models.trial import Verdict
 from stoker.boost.models.ways import Way
@@ -23,6 +24,7 @@ def plan(training: Training, parts: frozenset[str], *, process: bool) -> Plan:
     yield from _arithmetic(training, parts)
     if process:
         yield from _settings(training, parts)
+    yield from _operations(training, parts)
     yield from _each(training, parts, [Fused])
     if process and "threads" in parts:
         yield from _threads(training)
@@ -49,6 +51,18 @@ def _settings(training: Training, parts: frozenset[str]) -> Plan:
     # Under autocast the products are bfloat16 already.
     kinds: list[Callable[[], Way]] = [CudnnBenchmark] if "autocast" in training.on else [Tf32, CudnnBenchmark]
     yield from _each(training, parts, kinds)
+
+
+def _operations(training: Training, parts: frozenset[str]) -> Plan:
+    """With channels_last once more where that was no gain alone: our max pool needs it, and torch's own is slowest in it."""
+    if Operations.name not in parts or not _fits(training, Operations()):
+        return
+    layout = Layout()
+    if layout.name in parts and layout.name not in training.on and layout.fits(training) is None:
+        verdict = yield Attempt((layout, Operations()))
+        if verdict is not None and verdict.keep:
+            return
+    yield Attempt((Operations(),))
 
 
 def _threads(training: Training) -> Plan:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from stoker.boost.models import outputs
+from stoker.boost.models.operations import Kernels
 from stoker.host.limits import find_limits
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -38,7 +39,9 @@ def _torchs(hook: Any) -> bool:
     return str(getattr(named, "__module__", "")).split(".")[0] == "torch"
 
 
-def rehearse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, device: torch.device, autocast: bool, layout: bool) -> str | None:
+def rehearse(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, device: torch.device, autocast: bool, layout: bool, operations: bool = False
+) -> str | None:
     """Run a copy of `module` forward and backward in other arithmetic, and compare its outputs with the plain ones.
 
     Returns why the arithmetic cannot be used (one sentence), None when it can. Parameters, buffers, hooks and random states of the user are
@@ -48,7 +51,9 @@ def rehearse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *
         return "there is too little memory for a copy of the model to try it on"
     try:
         with undisturbed(device), torch.enable_grad():
-            return _rehearsed(bare_copy(module), Inputs(args, kwargs, device), device, autocast, layout)
+            copied, inputs = bare_copy(module), Inputs(args, kwargs, device)
+            why = _rehearsed(copied, inputs, autocast, layout)
+            return _with_kernels(copied.train(module.training), inputs, autocast, layout) if operations and why is None else why
     except Exception as error:
         return f"a copy of the model failed with it: {type(error).__name__}: {first_line(error)}"
 
@@ -105,7 +110,7 @@ def convolution_weights(module: nn.Module) -> list[nn.Parameter]:
     return list({id(weight): weight for weight in weights if weight is not None}.values())
 
 
-def _rehearsed(copied: nn.Module, inputs: Inputs, device: torch.device, autocast: bool, layout: bool) -> str | None:
+def _rehearsed(copied: nn.Module, inputs: Inputs, autocast: bool, layout: bool) -> str | None:
     if layout:
         for weight in convolution_weights(copied):
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -120,6 +125,16 @@ def _rehearsed(copied: nn.Module, inputs: Inputs, device: torch.device, autocast
         if difference(*same) > 0:
             return None  # It draws random numbers in evaluation too: two runs of the same arithmetic differ as well.
         return too_far(same[0], _seeded(copied, inputs, 0, autocast, layout), AUTOCAST_LIMIT if autocast else LAYOUT_LIMIT)
+
+
+def _with_kernels(copied: nn.Module, inputs: Inputs, autocast: bool, layout: bool) -> str | None:
+    plain = _seeded(copied, inputs, 0, autocast, layout)
+    with Kernels() as kernels:
+        found = _seeded(copied, inputs, 0, autocast, layout)
+    if not kernels.taken:
+        return "the model calls no max pool and no dropout that they take"
+    backward(found)
+    return too_far(plain, found, LAYOUT_LIMIT)
 
 
 def too_far(before: Any, after: Any, limit: float) -> str | None:

@@ -30,6 +30,7 @@ class Model(Protocol):
     own_autocast: bool
     autocast: bool
     layout: bool
+    operations: bool
     compiled: CompiledCall | None
 
     @property

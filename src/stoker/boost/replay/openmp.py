@@ -49,17 +49,22 @@ def threads(count: int) -> Iterator[None]:
         set_threads(before)
 
 
-@functools.cache
 def _setter() -> Callable[[int], None] | None:
-    """Return `omp_set_num_threads` of the OpenMP library that PyTorch uses; there may be several in a process. None: not found."""
+    found = library()
+    return None if found is None else found.omp_set_num_threads
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the OpenMP library that PyTorch uses; there may be several in a process. None: not found."""
     for path in _libraries():
         try:
-            setter = ctypes.CDLL(path).omp_set_num_threads
+            found = ctypes.CDLL(path)
+            setter = found.omp_set_num_threads
         except (OSError, AttributeError):
             continue
         setter.argtypes, setter.restype = (ctypes.c_int,), None
         if _works(setter):
-            found: Callable[[int], None] = setter
             return found
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stoker.train.pool import relu_max_pool2
+from stoker.pool import relu_max_pool2
 
 
 class Small(nn.Module):

@@ -17,3 +17,9 @@ def desk(engine: Engine) -> Iterator[Desk]:
     """A project and an engine, for `stoker up`, `run` and the rest."""
     with desk_at(engine) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def own_compilations(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled for one test, PyTorch's headers before all, is there for the next."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "inductor"))

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts_boost"
 TOGETHER = ("errors", "edits", "keeps", "threads", "loaders", "habits", "kinds", "surroundings")
-"""Files whose cases run one after the other in one process; those of endings.py have a process each."""
-LONGEST = ("kinds", "habits", "keeps")
+"""Files whose cases run one after the other in one process; those of endings.py have a process each, forked when torch is imported."""
+LONGEST = ("kinds", "habits", "keeps", "endings")
 """Begun first, so that the others run beside them."""
 AT_ONCE = 4
 """Processes; on two cores this keeps both busy."""
@@ -42,39 +42,41 @@ class Run:
     """What is run, plainly and boosted."""
 
     script: str
-    case: str
-    """One case, or `all`."""
-    workers: str
+    workers: str = ""
     """CASE_WORKERS, for endings.py."""
 
     @classmethod
     def of(cls, item: pytest.Function) -> Run:
         """What a test of this file looks at."""
         asked = item.callspec.params
-        return (
-            cls(script="endings", case=asked["case"], workers=asked["workers"])
-            if "workers" in asked
-            else cls(script=asked["script"], case="all", workers="")
-        )
+        return cls(script="endings", workers=asked["workers"]) if "workers" in asked else cls(script=asked["script"])
 
 
-def run(one: Run, folder: Path, *, boosted: bool) -> Ended:
-    """Run one script in an empty folder of its own."""
+def run(one: Run, chosen: list[str], folder: Path, *, boosted: bool) -> dict[str, Ended]:
+    """Run one script in an empty folder of its own; what came of it by case, or all as `all`."""
     place = folder / ("boosted" if boosted else "plain")
     place.mkdir(parents=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER", "CASE"))}
-    settings = {"CASE_COUNTS": str(place / "counts"), "CASE_PACE": "any", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER", "CASE"))}
+    environment |= {"CASE_COUNTS": str(place / "counts"), "CASE_PACE": "any", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    words = ["all", "w"]
     if one.workers:
-        settings |= {"CASE_WORKERS": one.workers, "CASE_IMPORTS": "few"}
-    environment = kept | settings | ({"STOKER_BOOST": "exact"} if boosted else {})
-    command = [sys.executable, str(SCRIPTS / f"{one.script}.py"), one.case, "w"]
-    for _ in range(25):
-        done = subprocess.run(command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
-        if one.case != "daemon_thread" or _ABORTED not in done.stderr:
-            break
+        words = ["each", "w", *chosen]
+        environment |= {"CASE_WORKERS": one.workers, "CASE_IMPORTS": "few"}
+    if boosted:
+        environment |= {"CASE_BOOST" if one.workers else "STOKER_BOOST": "exact"}
+    command = [sys.executable, str(SCRIPTS / f"{one.script}.py"), *words]
+    done = subprocess.run(command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
+    if one.workers:
+        assert done.returncode == 0, done.stderr[-2000:]
+        return {name: ending(place / name) for name in chosen}
     lines = (place / "counts").read_text().split("\n") if (place / "counts").exists() else []
     counts = {name: int(count) for name, count in map(str.split, filter(None, lines))}
-    return Ended(code=done.returncode, out=done.stdout, err=done.stderr, counts=counts)
+    return {"all": Ended(code=done.returncode, out=done.stdout, err=done.stderr, counts=counts)}
+
+
+def ending(place: Path) -> Ended:
+    """What one of the endings left."""
+    return Ended(code=int((place / "code").read_text()), out=(place / "out").read_text(), err=(place / "err").read_text(), counts={})
 
 
 def cases(script: str) -> list[str]:
@@ -105,16 +107,19 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     The pool's threads end with this file: other tests run replay in this process, which stands aside where the script has threads.
     """
-    wanted = [Run.of(item) for item in request.session.items if isinstance(item, pytest.Function) and item.module.__name__ == __name__]
+    mine = [item for item in request.session.items if isinstance(item, pytest.Function) and item.module.__name__ == __name__]
+    wanted: dict[Run, list[str]] = {}
+    for item in mine:
+        wanted.setdefault(Run.of(item), []).append(item.callspec.params.get("case", ""))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        runs: dict[Run, list[Future[Ended]]] = {}
-        for one in sorted(dict.fromkeys(wanted), key=lambda one: one.script not in LONGEST):
-            folder = tmp_path_factory.mktemp(f"{one.script}-{one.case}-{one.workers}")
-            runs[one] = [pool.submit(run, one, folder, boosted=boosted) for boosted in (False, True)]
+        runs: dict[Run, list[Future[dict[str, Ended]]]] = {}
+        for one in sorted(wanted, key=lambda one: one.script not in LONGEST):
+            folder = tmp_path_factory.mktemp(f"{one.script}-{one.workers}")
+            runs[one] = [pool.submit(run, one, wanted[one], folder, boosted=boosted) for boosted in (False, True)]
 
         def made(script: str, case: str = "all", workers: str = "") -> tuple[Ended, Ended]:
-            plain, boosted = runs[Run(script=script, case=case, workers=workers)]
-            return plain.result(), boosted.result()
+            plain, boosted = runs[Run(script=script, workers=workers)]
+            return plain.result()[case], boosted.result()[case]
 
         yield made
         pool.shutdown(cancel_futures=True)
@@ -182,8 +187,6 @@ AT_ANY_MOMENT = {"daemon_thread", "interrupted_inside", "interrupted_inside_unca
 KNOWN_LIMITS = {("habits", "another_folder")}
 """Files named relative to a folder that the script has left in the middle of an epoch with workers: see docs/boost.md."""
 
-_ABORTED = "terminate called without an active exception"
-"""How a daemon thread ends a process now and then, plainly too, when Python's end meets it inside PyTorch's C++."""
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _PROCESS = re.compile(r"(pid|PID|process) \d+")
 

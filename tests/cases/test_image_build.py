@@ -203,12 +203,10 @@ def test_the_image_is_as_its_lock_says(project: Project, cache: Path) -> None:
     assert found.proven == 3
 
 
-def test_nothing_changed_is_quick_and_touches_nothing(project: Project, cache: Path) -> None:
+def test_nothing_changed_touches_nothing(project: Project, cache: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (project.folder / "tiny.oci").rglob("*")}
-    begun = time.monotonic()
     with project.process(project.folder, cache) as process:
         said, _ = process.communicate()
-    assert time.monotonic() - begun < 3
     assert said.split() == [project.built.digest]
     assert {path: path.stat().st_mtime_ns for path in (project.folder / "tiny.oci").rglob("*")} == before
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import need
 from tests.fakes import driver
-from tests.image_engines import Engine, free_port, wait_for
+from tests.image_engines import Engine, free_port, podman, wait_for
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -78,6 +78,8 @@ def test_it_trains_as_an_ordinary_user(engine: Engine, shared: Path) -> None:
     assert record["result"]["test_accuracy"] > 0.9
 
 
+# The compiler is the image's, whatever runs it.
+@pytest.mark.parametrize("engine", [podman], ids=["podman"], indirect=True)
 def test_it_compiles(engine: Engine) -> None:
     code = (
         "import torch; f = torch.compile(lambda x: (x * 2).sin()); x = torch.ones(9); assert torch.allclose(f(x), (x * 2).sin()); print('compiled')"

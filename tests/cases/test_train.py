@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import warm
 from tests.conftest import REPOSITORY, need
 
 # Small and quick, but with all that a real one has: augmentation, momentum, a schedule, evaluation, batch norm.
@@ -31,9 +32,7 @@ def stoker(tmp_path: Path) -> Any:
     need(importlib.util.find_spec("sklearn") is not None, "scikit-learn (its digits are the data)")
 
     def run(*arguments: str, code: int | None = 0, env: dict[str, str] | None = None, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "stoker", *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment(env), timeout=timeout_s
-        )
+        done = warm.run(arguments, folder=tmp_path, environment=environment(env), limit_s=timeout_s)
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -61,8 +60,10 @@ def record(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text())
 
 
-def test_the_default_run_leaves_everything_that_is_promised(stoker: Any, tmp_path: Path) -> None:
-    done = stoker("train", "--set", "epochs=6", "--name", "one", "--json")
+def test_the_default_run_leaves_everything_that_is_promised(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stoker", "train", "--set", "epochs=6", "--name", "one", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=240)
+    assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "one"
     found = json.loads(done.stdout)
     assert found == record(run)
@@ -90,14 +91,13 @@ def test_kill_9_at_ten_random_moments_then_resume_gives_the_weights_of_the_undis
     killed = 0
     while killed < 10:
         before = newest(tmp_path)
-        process = subprocess.Popen([sys.executable, "-m", "stoker", *arguments], cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
-        # Past the start, which takes seconds of imports: a moment within the steps, or while a checkpoint is written.
+        process = warm.Program(arguments, folder=tmp_path, environment=environment())
+        # Past the start: a moment within the steps, or while a checkpoint is written.
         wait_for(functools.partial(moved_on, tmp_path, before, process))
         time.sleep(chance.uniform(0, 0.15))
         if process.poll() is not None:
             break
         process.kill()
-        process.wait()
         killed += 1
         arguments = ["train", "--resume", "killed"]
     assert killed >= 3, "the run ended before it could be disturbed"
@@ -120,7 +120,7 @@ def test_kill_9_at_ten_random_moments_then_resume_gives_the_weights_of_the_undis
     assert killed == 10 or record(tmp_path / "runs" / "killed")["status"] == "done"
 
 
-def moved_on(folder: Path, before: str | None, process: subprocess.Popen[bytes]) -> bool:
+def moved_on(folder: Path, before: str | None, process: warm.Program) -> bool:
     """Whether the run `killed` has a newer checkpoint than `before`, or its process has ended."""
     return newest(folder) != before or process.poll() is not None
 
@@ -143,21 +143,19 @@ def wait_for(condition: Any, limit_s: float = 120) -> None:
 def test_a_signal_saves_and_resume_goes_on_bit_by_bit(stoker: Any, tmp_path: Path, number: signal.Signals, code: int, status: str) -> None:
     # Long enough that the signal comes before the end, though a loaded machine lets this process wait after the first checkpoint.
     stoker("train", "digits", "--set", "epochs=8", "--deterministic", "--name", "whole")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stoker", "train", "digits", "--set=epochs=8", "--set=checkpoint_every_steps=10", "--deterministic", "--name=cut"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    arguments = ["train", "digits", "--set=epochs=8", "--set=checkpoint_every_steps=10", "--deterministic", "--name=cut"]
+    process = warm.Program(arguments, folder=tmp_path, environment=environment())
     wait_for(lambda: any((tmp_path / "runs" / "cut" / "checkpoints").glob("step-*.pt")) or process.poll() is not None)
     process.send_signal(number)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == code, told
-    assert "a checkpoint is saved" in told
-    assert "stoker train --resume cut" in told
+    done = process.end(120)
+    assert done.returncode == code, done.stderr
+    assert "a checkpoint is saved" in done.stderr
+    assert "stoker train --resume cut" in done.stderr
     assert record(tmp_path / "runs" / "cut")["status"] == status
     stoker("train", "--resume", "cut")
-    done = record(tmp_path / "runs" / "cut")
-    assert done["status"] == "done"
-    assert 0 < done["resumed_from"][0] < done["result"]["steps"]
+    resumed = record(tmp_path / "runs" / "cut")
+    assert resumed["status"] == "done"
+    assert 0 < resumed["resumed_from"][0] < resumed["result"]["steps"]
     assert same(weights(tmp_path / "runs" / "cut"), weights(tmp_path / "runs" / "whole"))
 
 
@@ -177,18 +175,16 @@ def test_a_kill_at_the_end_of_an_epoch_or_of_the_run_writes_no_epoch_twice(stoke
 
 
 def test_two_trainings_in_one_folder_is_refused(stoker: Any, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stoker", "train", "digits", "--set", "epochs=2000", "--set", "checkpoint_every_steps=5", "--name", "one"],
-        cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    # So long a run would be compiled first.
+    arguments = ["train", "digits", "--set", "epochs=2000", "--set", "compile=no", "--set", "checkpoint_every_steps=5", "--name", "one"]
+    process = warm.Program(arguments, folder=tmp_path, environment=environment())
     try:
         wait_for(lambda: any((tmp_path / "runs" / "one" / "checkpoints").glob("step-*.pt")))
-        for arguments in (["digits", "--name", "one"], ["--resume", "one"]):
-            assert str(process.pid) in stoker("train", *arguments, code=31).stderr
+        for again in (["digits", "--name", "one"], ["--resume", "one"]):
+            assert str(process.pid) in stoker("train", *again, code=31).stderr
         assert process.poll() is None
     finally:
         process.kill()
-        process.wait()
 
 
 def test_nan_stops_with_step_rate_and_last_good_checkpoint(stoker: Any, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 Of Stoker they know nothing, but that the number of batches it replayed in each case goes into the file CASE_COUNTS;
 CASE_PACE=any: what would not be faster is replayed all the same. CASE_IMPORTS=few: without torch._dynamo, half of the time of the imports.
+CASE_BOOST: the STOKER_BOOST of those forks that are asked for by `each`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import random
 import signal
@@ -37,6 +39,9 @@ warnings.filterwarnings("ignore", message=".*worker processes in total.*")
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 1.0
 FOLDER = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()
 CASES: dict[str, Callable[[], None]] = {}
+LIMIT_S = 300
+ABORTED = "terminate called without an active exception"
+"""How a daemon thread ends a process now and then, plainly too, when Python's end meets it inside PyTorch's C++."""
 
 CROPPED = transforms.Compose(
     [transforms.RandomCrop(16, padding=2), transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.25,) * 3)]
@@ -128,8 +133,43 @@ def _attempt(name: str, function: Callable[[], None]) -> None:
             file.write(f"{name} {_replayed() - before}\n")
 
 
+def _forked(name: str) -> bool:
+    """Fork into a folder of its own: the child is what `python FILE NAME FOLDER` would be after its imports. The parent waits for its end."""
+    place = Path(name)
+    place.mkdir(exist_ok=True)
+    child = os.fork()
+    if child:
+        (place / "code").write_text(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+        return False
+    signal.alarm(LIMIT_S)
+    for descriptor, said in ((1, "out"), (2, "err")):
+        os.dup2(os.open(place / said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.chdir(place)
+    sys.argv = [sys.argv[0], name, sys.argv[2]]
+    if "CASE_BOOST" in os.environ:
+        os.environ["STOKER_BOOST"] = os.environ["CASE_BOOST"]
+        importlib.import_module("stoker.door").open_door()
+    return True
+
+
+def _forked_for_each(names: list[str]) -> None:
+    """Return in a process of its own for each case, one after the other, and end this one."""
+    for name in names:
+        for _ in range(25):
+            if _forked(name):
+                return
+            if name != "daemon_thread" or ABORTED not in (Path(name) / "err").read_text():
+                break
+    sys.exit()
+
+
 def main() -> None:
-    """`python FILE all FOLDER` runs every case and catches what it raises; `python FILE CASE FOLDER` runs one and does not."""
+    """`python FILE all FOLDER` runs every case and catches what it raises; `python FILE CASE FOLDER` runs one and does not.
+
+    `python FILE each FOLDER CASES...` runs each in a fork, and leaves what it said and its exit status in `CASE/out`, `err` and `code`.
+    """
+    if sys.argv[1] == "each":
+        _forked_for_each(sys.argv[3:])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: the cases send themselves Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("CASE_PACE") == "any" and (check := sys.modules.get("stoker.boost.replay.check")):

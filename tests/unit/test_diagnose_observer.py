@@ -149,7 +149,7 @@ def test_a_transform_that_is_a_module_is_no_forward(observer: Any, recorder: Any
     recorder.finish("test")
     seconds = {phase: sum(segment.duration_s for segment in only(tmp_path).segments if segment.phase == phase) for phase in ("data", "forward")}
     assert seconds["data"] > 0.08
-    assert seconds["forward"] < 0.08
+    assert seconds["forward"] < seconds["data"]
 
 
 def test_a_copy_to_another_device_is_a_phase_and_names_its_line(observer: Any, recorder: Any, tmp_path: Path) -> None:

@@ -518,9 +518,9 @@ def test_root_by_ssh(tmp_path: Path, configuration: str, shadow: str, lines: int
 def test_thousands_of_processes_take_little_time(tmp_path: Path) -> None:
     for pid in range(2, 3002):
         machine(tmp_path, process(pid, "python3", ["python3", "x.py"]))
-    begun = time.monotonic()
+    begun = time.process_time()
     services = gather_services(tmp_path)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     assert services.processes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +47,16 @@ WITHOUT_TORCH = {
 }
 
 
+@functools.cache
+def tree_of(file: Path) -> ast.Module:
+    """The syntax of a file, which several tests look at."""
+    return ast.parse(file.read_text())
+
+
+@functools.cache
 def imports_of(file: Path) -> list[tuple[str, bool]]:
     """Every module that `file` imports, and whether it does so at the top level of the file."""
-    tree = ast.parse(file.read_text())
+    tree = tree_of(file)
     inside = {child for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) for child in ast.walk(node)}
     found: list[tuple[str, bool]] = []
     for node in ast.walk(tree):
@@ -86,7 +94,7 @@ def test_what_stands_outside_the_container_never_imports_torch(file: Path) -> No
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
 def test_a_file_says_what_it_is_for_and_has_a_noun(file: Path) -> None:
-    assert ast.get_docstring(ast.parse(file.read_text())), "no docstring in the first line"
+    assert ast.get_docstring(tree_of(file)), "no docstring in the first line"
     assert file.stem not in ("utils", "util", "helpers", "common", "misc", "base", "core")
 
 

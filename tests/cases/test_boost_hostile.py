@@ -57,11 +57,17 @@ def run(one: Run, chosen: list[str], folder: Path, *, boosted: bool) -> dict[str
     place = folder / ("boosted" if boosted else "plain")
     place.mkdir(parents=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("STOKER", "CASE"))}
-    environment |= {"CASE_COUNTS": str(place / "counts"), "CASE_PACE": "any", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment |= {
+        "CASE_COUNTS": str(place / "counts"),
+        "CASE_PACE": "any",
+        "CASE_IMPORTS": "few",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     words = ["all", "w"]
     if one.workers:
         words = ["each", "w", *chosen]
-        environment |= {"CASE_WORKERS": one.workers, "CASE_IMPORTS": "few"}
+        environment |= {"CASE_WORKERS": one.workers}
     if boosted:
         environment |= {"CASE_BOOST" if one.workers else "STOKER_BOOST": "exact"}
     command = [sys.executable, str(SCRIPTS / f"{one.script}.py"), *words]

@@ -539,7 +539,7 @@ def test_what_looks_at_a_machine_runs_before_anything_large_is_fetched(tree: Tre
     assert "torch" not in installed
     again = tree.run("resolve", "--help")
     assert (again.returncode, again.stderr) == (0, ""), "made once"
-    for command in ("up", "run", "ps", "logs", "stop", "rm", "exec", "shell"):
+    for command in ("image", "up", "run", "ps", "logs", "stop", "rm", "exec", "shell"):
         assert tree.run(command, "--help").returncode == 0, command
     assert tree.beside() == [".venv.look"]
 

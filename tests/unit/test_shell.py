@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from stoker import shell
 
@@ -13,6 +16,21 @@ def test_what_a_program_said() -> None:
     done = shell.run([sys.executable, "-c", "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"], timeout_s=20)
     assert (done.code, done.out, done.err, done.ok) == (3, "out\n", "err\n", False)
     assert shell.run(["true"], timeout_s=20).ok
+
+
+def test_a_program_is_found_where_the_shell_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for place in (first / "folder", second / "folder", second / "tool", first / "plain"):
+        place.parent.mkdir(exist_ok=True)
+    (first / "tool").mkdir()
+    (first / "plain").write_text("")
+    for place in (second / "tool", second / "plain"):
+        place.write_text("#!/bin/sh\n")
+        place.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'nowhere'}:{first}:{second}")
+    for name in ("tool", "plain", "nothing"):
+        assert shell.find(name) == shutil.which(name)
+    assert shell.find("plain") == str(second / "plain")
 
 
 def test_a_signal_is_negative() -> None:

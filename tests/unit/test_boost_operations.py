@@ -32,10 +32,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-@pytest.fixture
-def drawn_alike() -> None:
-    if dropout.library() is None:
-        pytest.skip("this PyTorch draws its masks otherwise on this processor")
+def dropouts(count: int) -> int:
+    """How many dropouts the kernel does: none where this PyTorch draws its masks otherwise on this processor, which changes nothing."""
+    return count if dropout.library() is not None else 0
 
 
 def laid_out(values: torch.Tensor) -> torch.Tensor:
@@ -68,25 +67,25 @@ def both(call: Any, values: torch.Tensor, drawn_before: int = 0) -> int:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("p", [0.5, 0.25, 0.1, 0.9])
-def test_the_very_values_that_torch_would_drop(kind: torch.dtype, p: float, drawn_alike: None) -> None:
+def test_the_very_values_that_torch_would_drop(kind: torch.dtype, p: float) -> None:
     for shape in SHAPES:
         values = laid_out(torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(kind))
         for before in (0, 1, 622, 623, 624, 625, 1249):
-            assert both(lambda x: F.dropout(x, p), values, before) == 1
+            assert both(lambda x: F.dropout(x, p), values, before) == dropouts(1)
 
 
-def test_infinity_and_nan_are_dropped_as_by_torch(drawn_alike: None) -> None:
+def test_infinity_and_nan_are_dropped_as_by_torch() -> None:
     values = torch.tensor([float("inf"), float("-inf"), float("nan"), -0.0, 1.0]).repeat(1000)
-    assert both(lambda x: F.dropout(x, 0.5), values) == 1
+    assert both(lambda x: F.dropout(x, 0.5), values) == dropouts(1)
 
 
-def test_a_sequence_of_random_operations_stays_in_step(drawn_alike: None) -> None:
+def test_a_sequence_of_random_operations_stays_in_step() -> None:
     def call(x: torch.Tensor) -> torch.Tensor:
         x = F.dropout(x, 0.3) + torch.randn(7).sum()
         x = nn.Dropout(0.2)(x) * torch.rand(1)
         return torch.dropout(x, 0.6, True)
 
-    assert both(call, torch.ones(5003)) == 3
+    assert both(call, torch.ones(5003)) == dropouts(3)
 
 
 def pools(x: torch.Tensor) -> list[torch.Tensor]:
@@ -218,9 +217,8 @@ def test_another_library_is_refused(tmp_path: Path) -> None:
         dropout.load(compiled("pool.c", tmp_path))
 
 
-def test_a_state_that_is_not_known_draws_nothing(drawn_alike: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = dropout.library()
-    assert kernel is not None
+def test_a_state_that_is_not_known_draws_nothing(tmp_path: Path) -> None:
+    kernel = dropout.load(compiled("dropout.c", tmp_path))
     state = torch.zeros(5056, dtype=torch.uint8)
     values, kept = torch.ones(8), torch.empty(8, dtype=torch.uint8)
     assert kernel.stoker_dropout_forward(state.data_ptr(), values.data_ptr(), kept.data_ptr(), values.data_ptr(), 8, 1, 2.0, False) == 1

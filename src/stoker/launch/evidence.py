@@ -105,5 +105,5 @@ def _killed_by(engine: Engine, container: Container) -> str | None:
     # Each in its way, both would wait for more to come.
     only = ["--stream=false", "--format", "json"] if engine.name == "podman" else ["--until", "0s", "--format", "{{json .}}"]
     words = ["events", "--since", str(int(container.started)), *only, "--filter", f"container={container.id}", "--filter", "event=kill"]
-    done = shell.run([engine.program, *words], timeout_s=5.0)
+    done = shell.run([engine.program, *words], timeout_s=20.0)
     return f"`{engine.name} stop`, `{engine.name} kill`, or a signal to its foreground run" if done.ok and '"kill"' in done.out else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from stoker.kernels import built, of_version
 
 VERSION = 2
 
@@ -54,21 +55,13 @@ def pooled(images_NCHW: torch.Tensor, kernel: ctypes.CDLL, *, relu: bool) -> tor
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the kernel that was built with the package; None when there is none, or another version's."""
-    folder = Path(__file__).parent
-    for path in (folder / f"_pool{suffix}" for suffix in EXTENSION_SUFFIXES):
-        if path.is_file():
-            try:
-                return load(path)
-            except OSError:
-                return None
-    return None
+    found = built(Path(__file__).with_name("_pool"), load)
+    return None if isinstance(found, str) else found
 
 
 def load(path: Path) -> ctypes.CDLL:
     """Load the kernel at `path`. Raises OSError when it is not one of this version."""
-    found = ctypes.CDLL(str(path))
-    if not hasattr(found, "stoker_pool_version") or found.stoker_pool_version() != VERSION:
-        raise OSError(f"{path} is not the pooling kernel of version {VERSION}")
+    found = of_version(path, "stoker_pool_version", VERSION)
     sizes = (ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int)
     for function, more in ((found.stoker_pool_forward, (ctypes.c_int,)), (found.stoker_pool_backward, ())):
         function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, *sizes, *more), None

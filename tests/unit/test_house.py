@@ -17,6 +17,7 @@ LEVELS = {
     "errors": 0,
     "settings": 1,
     "files": 1,
+    "kernels": 1,
     "console": 1,
     "shell": 1,
     "measure": 1,
@@ -42,7 +43,7 @@ LEVELS = {
 }
 # These run on a laptop without torch and start fast.
 WITHOUT_TORCH = {
-    *("errors", "settings", "files", "console", "shell", "measure", "catalog", "host"),
+    *("errors", "settings", "files", "kernels", "console", "shell", "measure", "catalog", "host"),
     *("environment", "doctor", "runs", "start", "image", "launch"),
 }
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from stoker.data.normalise import Normalise
-
-Loaded = TypeVar("Loaded")
+from stoker.kernels import built
 
 VERSION = 1
 BEST, TABLE = -1, 0
@@ -103,17 +99,6 @@ class Kernel:
 def kernel() -> Kernel | str:
     """Return the kernel that was built with the package, or the reason why there is none."""
     return built(Path(__file__).with_name("_augment"), Kernel)
-
-
-def built(stem: Path, load: Callable[[Path], Loaded]) -> Loaded | str:
-    """Return what `load` makes of the library that was built under the name `stem`, or the reason why there is none."""
-    paths = [path for suffix in EXTENSION_SUFFIXES if (path := stem.with_name(stem.name + suffix)).is_file()]
-    if not paths:
-        return "the C kernel was not built (no compiler when Stoker was installed)"
-    try:
-        return load(paths[0])
-    except OSError as error:
-        return f"the C kernel cannot be loaded: {error}"
 
 
 def _places(places: Places | None, count: int) -> tuple[int | None, int | None, int | None]:

@@ -7,7 +7,6 @@ import functools
 import importlib
 import weakref
 from collections.abc import Callable
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from torch.optim import Adadelta
 
 from stoker.boost.guard import complain
 from stoker.boost.replay import openmp
+from stoker.kernels import built, of_version
 
 if TYPE_CHECKING:
     from stoker.boost.session import Session
@@ -155,20 +155,12 @@ def _address(function: Any) -> int:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the kernel that was built with the package; None when there is none, or another version's."""
-    folder = Path(__file__).parent
-    for path in (folder / f"_adadelta{suffix}" for suffix in EXTENSION_SUFFIXES):
-        if path.is_file():
-            try:
-                return load(path)
-            except OSError:
-                return None
-    return None
+    found = built(Path(__file__).with_name("_adadelta"), load)
+    return None if isinstance(found, str) else found
 
 
 def load(path: Path) -> ctypes.CDLL:
     """Load the kernel at `path`. Raises OSError when it is not one of this version."""
-    found = ctypes.CDLL(str(path))
-    if not hasattr(found, "stoker_adadelta_version") or found.stoker_adadelta_version() != VERSION:
-        raise OSError(f"{path} is not the Adadelta kernel of version {VERSION}")
+    found = of_version(path, "stoker_adadelta_version", VERSION)
     found.stoker_adadelta.argtypes, found.stoker_adadelta.restype = (_POINTER,), None
     return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from stoker.kernels import built, of_version
 
 VERSION = 1
 
@@ -44,22 +45,13 @@ def takes(values: torch.Tensor, p: float) -> bool:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the kernel that was built with the package, if it draws what torch draws here; None else."""
-    folder = Path(__file__).parent
-    for path in (folder / f"_dropout{suffix}" for suffix in EXTENSION_SUFFIXES):
-        if path.is_file():
-            try:
-                found = load(path)
-            except OSError:
-                return None
-            return found if _same(found) else None
-    return None
+    found = built(Path(__file__).with_name("_dropout"), load)
+    return None if isinstance(found, str) or not _same(found) else found
 
 
 def load(path: Path) -> ctypes.CDLL:
     """Load the kernel at `path`. Raises OSError when it is not one of this version."""
-    found = ctypes.CDLL(str(path))
-    if not hasattr(found, "stoker_dropout_version") or found.stoker_dropout_version() != VERSION:
-        raise OSError(f"{path} is not the dropout kernel of version {VERSION}")
+    found = of_version(path, "stoker_dropout_version", VERSION)
     pointer, scale = ctypes.c_void_p, (ctypes.c_float, ctypes.c_int)
     found.stoker_dropout_forward.argtypes = (pointer, pointer, pointer, pointer, ctypes.c_int64, ctypes.c_uint64, *scale)
     found.stoker_dropout_forward.restype = ctypes.c_int

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stoker.data.kernel import built
+from stoker.kernels import built
 
 VERSION = 1
 MAX_CHANNELS = 8

@@ -65,8 +65,7 @@ VERSION_OF(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 
 static void share(const struct step *step, int64_t from, int64_t to) {
 #if X86_VERSIONS
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
+    if (has_avx512()) {
         some_avx512(step, from, to);
         return;
     }

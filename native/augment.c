@@ -231,8 +231,7 @@ EXPORT int stoker_augment_version(void) { return STOKER_AUGMENT_VERSION; }
 /* The fastest level this processor has; levels are numbered as in the enumeration above. */
 EXPORT int stoker_augment_level(void) {
 #if X86_VERSIONS
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma")) {
+    if (has_avx512() && __builtin_cpu_supports("fma")) {
         return LEVEL_AVX512;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {

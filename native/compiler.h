@@ -19,6 +19,11 @@
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define X86_VERSIONS 1
+/* Whether the processor runs what is compiled for AVX-512. */
+INLINE int has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+}
 #else
 #define X86_VERSIONS 0
 #endif

@@ -111,11 +111,6 @@ VERSION_OF(base, )
 #if X86_VERSIONS
 VERSION_OF(avx2, __attribute__((target("avx2"))))
 VERSION_OF(avx512, __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))))
-
-static int has_avx512(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512dq");
-}
 #endif
 
 EXPORT int stoker_pool_version(void) { return STOKER_POOL_VERSION; }

@@ -26,6 +26,8 @@ _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, sig
 _PATIENCE_S = 60.0
 """So much longer than the window may a rank that has begun to train be silent before the verdict is given without it."""
 _STOP_S = 30.0
+# PyTorch can take seconds to leave a busy machine.
+_LEAVING_S = 20.0
 
 
 @dataclass(kw_only=True)
@@ -104,7 +106,7 @@ class Program:
         recordings = read_recordings(self.folder)
         if any((recording.end or {}).get("why") == "exit" for recording in recordings):
             with contextlib.suppress(subprocess.TimeoutExpired):  # a Python that is leaving: how it ends is worth a moment
-                child.wait(2.0)
+                child.wait(_LEAVING_S)
         splits = [split for recording in recordings if (split := split_of(recording)) is not None]
         since_s, until_s = _span(recordings)
         uuids = [str(recording.facts.get("gpu_uuid") or "") for recording in recordings]

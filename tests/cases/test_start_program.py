@@ -135,7 +135,7 @@ def test_it_becomes_the_program(root: Path) -> None:
     assert running.stdout is not None
     assert int(running.stdout.readline()) == running.pid
     running.terminate()
-    assert running.wait(timeout=10) == -signal.SIGTERM
+    assert running.wait(timeout=60) == -signal.SIGTERM
     assert start(root, "sh", "-c", "exit 7").returncode == 7
     assert start(root, "no-such-program").returncode == 127
 

@@ -25,7 +25,7 @@ def program(folder: Path, name: str, out: str = "", *, code: int = 0, err: str =
     path = folder / name
     lines = ["#!/bin/sh", f"printf '%s\\n' {shlex.quote(out)}"] if out else ["#!/bin/sh"]
     lines += [f"printf '%s\\n' {shlex.quote(err)} >&2"] if err else []
-    lines += ["exec sleep 60"] if hangs else [f"exit {code}"]
+    lines += [f"touch {shlex.quote(str(path))}.begun", "exec sleep 60"] if hangs else [f"exit {code}"]
     path.write_text("\n".join(lines) + "\n")
     path.chmod(0o755)
     return path

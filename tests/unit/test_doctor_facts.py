@@ -315,7 +315,7 @@ def test_questions_that_hang_or_fail_are_left_out() -> None:
     release = threading.Event()
     begun = time.monotonic()
     assert ask_all({"well": lambda: 1, "hangs": lambda: int(release.wait(30)), "fails": fail}, limit_s=0.2) == {"well": 1}
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     release.set()
 
 

@@ -245,7 +245,7 @@ def test_a_lock_keeps_others_out_and_is_free_afterwards(store: Store) -> None:
         thread.start()
         time.sleep(0.1)
         order.append("first")
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert order == ["first", "second"]
 
 
@@ -269,7 +269,7 @@ def test_a_lock_that_was_removed_while_one_waited_is_the_lock_of_nothing(tmp_pat
             first.close()
             time.sleep(0.1)
             order.append("the new first")
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert order == ["the new first", "second"]
 
 

@@ -267,5 +267,5 @@ def test_without_py_spy_the_processes_are_seen_and_it_says_what_is_not(tmp_path:
             process.kill()
     assert seen.splits == ()
     assert any("pip install 'stoker[diagnose]'" in said for said in seen.blind)
-    assert seen.processes[0].cores > 0.3
+    assert 0.01 < seen.processes[0].cores < 1.2
     assert "Seen from outside only" in judge(seen).sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +16,14 @@ from stoker.errors import DiskFull, RunFolderUnwritable
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     """Have `write` fill `path`, so that a reader, a crash or a full disk ever meets the old file or the new one, whole.
 
-    `durable` also syncs file and folder to the disk before returning, so that a power cut keeps the new file.
+    `durable` also syncs file and folder to the disk before returning, so that a power cut keeps the new file. A device or a pipe is written into.
     Raises DiskFull (no space or quota) and RunFolderUnwritable (read-only or forbidden); the old file is then untouched.
     """
+    if is_special(path):
+        # A rename would put a plain file in its place: in that of /dev/null, for everybody on the machine, when root does it.
+        with writing(path), open(path, "wb") as file:
+            write(file)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with writing(path):
@@ -38,6 +44,15 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
 def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` as UTF-8 to `path` in one piece; raises as write_atomically."""
     write_atomically(path, lambda file: file.write(text.encode()), durable=durable)
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path leads to a device, a pipe or a socket, or is a link in a folder of devices, as /dev/stdout is."""
+    try:
+        plain = stat.S_ISREG(os.stat(path).st_mode) or path.is_dir()
+        return not plain or (path.is_symlink() and os.path.realpath(path.parent).startswith(("/dev", "/proc")))
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, defa
 from torchvision import datasets
 from torchvision.datasets import folder
 
-from stoker.boost.replay.bodies import BODIES, fingerprint
+from stoker.boost.replay.bodies import BODIES, TIMM, fingerprint
 from stoker.boost.replay.classes import KNOWN
 from stoker.boost.replay.data import recognise_data
 from stoker.boost.replay.sources import ArraySource, FakeSource, FilesSource, TensorsSource
@@ -86,7 +86,7 @@ def test_every_known_function_is_that_of_this_torchvision() -> None:
         name, _, method = title.partition(".")
         owner = getattr(datasets, name, None) or getattr(torch.utils.data, name, None) or folder
         assert fingerprint(getattr(owner, method or name)) in known, title
-    assert all(f"{name}.__getitem__" in BODIES for name in KNOWN)
+    assert all(f"{name}.__getitem__" in {**BODIES, **TIMM} for name in KNOWN)
 
 
 @pytest.mark.parametrize(

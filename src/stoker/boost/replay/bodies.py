@@ -1,4 +1,4 @@
-"""The functions of data sets that were read: by the shape of their source, whatever Python parses it."""
+"""The functions of data sets, and of timm, that were read: by the shape of their source, whatever Python parses it."""
 
 from __future__ import annotations
 
@@ -42,6 +42,26 @@ BODIES: dict[str, tuple[str, ...]] = {
 
 Read in every torchvision from 0.20 to 0.28 and every torch from 2.5.0 to 2.15.0, on 2026-11-21. Those of MNIST have two: from torchvision 0.23 on
 they make the same image by `_Image_fromarray`. Annotations, which differ between releases, do not count here.
+"""
+
+
+TIMM: dict[str, tuple[str, ...]] = {
+    "ImageDataset.__getitem__": ("8aee8fa44daf916e", "fe682f1c2844ace4", "d64daf95b0de6b87", "2d44a2785318b0cf"),
+    "ImageDataset.__len__": ("bc486d83c3d69fdd",),
+    "ReaderImageFolder.__getitem__": ("9e8aa1d337613c44",),
+    "ReaderImageFolder.__len__": ("7f54c7682dcd8638",),
+    "fast_collate": ("f1ed3959b7019603", "92e1ec307ab81e76", "ce9c3364c70fba83"),
+    "RandomResizedCropAndInterpolation.__call__": ("578d17e0d665082f",),
+    "RandomResizedCropAndInterpolation.get_params": ("2b5f25f3618fff7b",),
+    "MaybePILToTensor.__call__": ("f50b03872b5a9ade",),
+    "MaybeToTensor.__call__": ("1df80d1e48f0c6a3",),
+    "ToNumpy.__call__": ("784a6bfcc1dadef9",),
+    "RandomErasing.__call__": ("5ab400322f5aa76e",),
+    "RandomErasing._erase": ("ff20220dc783d43f",),
+    "_get_pixels": ("8372a305a643e856",),
+}
+"""The same of timm, which `sources`, `collates` and `steps.timm` repeat. Read in 0.9.16 and in every release from 1.0.3 to 1.0.31, on 2026-11-22:
+versions of a function differ in what they do when a file cannot be read, and in what fast_collate makes of labels that are no whole numbers.
 """
 
 

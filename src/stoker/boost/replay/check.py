@@ -88,6 +88,7 @@ class Check:
         room = self._made(stream, index, rows)
         if not stream.stands_at(after):
             return "the random state after a batch differs from PyTorch's"
+        data = self._listed(data)
         reason = same([tensor[:rows] for tensor in data] if isinstance(data, list) else data, handed([tensor[:rows] for tensor in room.tensors]))
         if reason is not None:
             return f"a batch differs from PyTorch's: {reason}"
@@ -131,13 +132,17 @@ class Check:
         room = self._made(job.stream, job.index[:count], count)
         if not job.stream.stands_at(after):
             return "a worker's random state after some samples differs from PyTorch's"
-        reason = same(data, handed(room.tensors))
+        reason = same(self._listed(data), handed(room.tensors))
         if reason is not None:
             return f"the first samples differ from PyTorch's: {reason}"
         del room  # as above
         self._count(plain_s, self._timed(job.stream, before, job.index[:count], count), count)
         at_once = min(workers, find_limits().cores) if self._plan.engine.serial else 1
         return self._pace(at_once) if self._slower(at_once) else None
+
+    def _listed(self, data: Any) -> Any:
+        """Return the fields of a batch as a list, where they stand in what the known collate_fn puts them in."""
+        return list(data) if type(data) is self._plan.collate.kind else data
 
     def _made(self, stream: Stream, index: Any, rows: int) -> Room:
         engine = self._plan.engine

@@ -1,4 +1,4 @@
-"""Which data set classes are known: torchvision's and PyTorch's own, and subclasses that change nothing that matters."""
+"""Which data set classes are known: torchvision's, PyTorch's and timm's own, and subclasses that change nothing that matters."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stoker.boost.replay.bodies import BODIES, fingerprint
+from stoker.boost.replay.bodies import BODIES, TIMM, fingerprint
 from stoker.boost.replay.glance import Glance
 from stoker.boost.replay.unfit import Unfit
 
 _ABSENT = object()
 _VISION = "torchvision.datasets"
 _TORCH = "torch.utils.data"
-_LIBRARIES = ("torch", "torchvision")
+_TIMM = "timm.data"
+_LIBRARIES = ("torch", "torchvision", "timm")
 
 KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "TensorDataset": (_TORCH, ("tensors",)),
@@ -29,6 +30,7 @@ KNOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "STL10": (_VISION, ("data", "labels", "transform", "target_transform")),
     "DatasetFolder": (_VISION, ("samples", "loader", "transform", "target_transform")),
     "FakeData": (_VISION, ("size", "image_size", "num_classes", "random_offset", "transform", "target_transform")),
+    "ImageDataset": (_TIMM, ("reader", "load_bytes", "input_img_mode", "transform", "target_transform")),
 }
 """By class: where it is, and the attributes that its `__getitem__` reads from the instance.
 
@@ -48,8 +50,9 @@ def known_class(dataset: Any) -> str:
             _check_methods(kind, known, title)
             _check_instance(dataset, attributes)
             return title
-    if kind.__module__.startswith("torchvision."):
-        raise Unfit(f"torchvision's {kind.__name__} is not among the data sets that are replayed")
+    library = kind.__module__.partition(".")[0]
+    if library in ("torchvision", "timm"):
+        raise Unfit(f"{library}'s {kind.__name__} is not among the data sets that are replayed")
     raise Unfit(f"{kind.__name__} is the script's own class: its __getitem__{_place(kind)} runs as the script wrote it")
 
 
@@ -69,21 +72,30 @@ def check_loader(loader: Any) -> None:
     """Raise Unfit unless `loader` is torchvision's `default_loader` or `pil_loader` as they were read."""
     folder = sys.modules.get(f"{_VISION}.folder")
     if loader is not getattr(folder, "default_loader", _ABSENT) and loader is not getattr(folder, "pil_loader", _ABSENT):
-        raise Unfit(f"its loader is the script's own: {getattr(loader, '__qualname__', type(loader).__name__)}{_line(loader)}")
+        raise Unfit(f"its loader is the script's own: {getattr(loader, '__qualname__', type(loader).__name__)}{line_of(loader)}")
     for title in ("default_loader", "pil_loader"):
         if (reason := body_unknown(getattr(folder, title), title)) is not None:
             raise Unfit(reason)
 
 
+def known_reader(reader: Any) -> None:
+    """Raise Unfit unless `reader`, which a data set of timm's has its files from, is timm's reader of folders as it was read."""
+    kind = type(reader)
+    if kind is not getattr(sys.modules.get(f"{_TIMM}.readers.reader_image_folder"), "ReaderImageFolder", None):
+        raise Unfit(f"its samples come from a {kind.__name__}, not from a folder of images")
+    _check_methods(kind, kind, "ReaderImageFolder")
+    _check_instance(reader, ("samples",))
+
+
 def body_unknown(function: Callable[..., Any], title: str) -> str | None:
     """Return None where the source of `function` is one that was read, else the reason."""
     try:
-        known = _hash(function) in BODIES.get(title, ())
+        known = _hash(function) in (BODIES.get(title) or TIMM.get(title, ()))
         top = str(function.__globals__["__name__"]).partition(".")[0]
     except (AttributeError, KeyError, OSError, TypeError, ValueError, SyntaxError) as error:
         return f"{title} cannot be read ({type(error).__name__})"
     if top not in _LIBRARIES:
-        return f"{title} was replaced{_line(function)}"
+        return f"{title} was replaced{line_of(function)}"
     return None if known else f"{top} {getattr(sys.modules.get(top), '__version__', '')} has another {title} than is known"
 
 
@@ -96,7 +108,7 @@ def _check_methods(kind: type, known: type, title: str) -> None:
     for name in _METHODS:
         found, own = inspect.getattr_static(kind, name, _ABSENT), inspect.getattr_static(known, name, _ABSENT)
         if found is not own:
-            raise Unfit(f"{kind.__name__} has its own {name}{_line(found)}")
+            raise Unfit(f"{kind.__name__} has its own {name}{line_of(found)}")
         if own is _ABSENT or name in ("__getattribute__", "__getattr__"):
             continue
         if (reason := body_unknown(own, f"{title}.{name}")) is not None:
@@ -119,9 +131,10 @@ def _check_instance(dataset: Any, attributes: tuple[str, ...]) -> None:
 
 
 def _place(kind: type) -> str:
-    return _line(inspect.getattr_static(kind, "__getitem__", None))
+    return line_of(inspect.getattr_static(kind, "__getitem__", None))
 
 
-def _line(function: Any) -> str:
+def line_of(function: Any) -> str:
+    """Return the place of a function for a reason, ` (train.py:12)`; empty where it is not known."""
     code = getattr(function, "__code__", None)
     return "" if code is None else f" ({Path(code.co_filename).name}:{code.co_firstlineno})"

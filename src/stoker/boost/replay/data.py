@@ -10,9 +10,20 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from stoker.boost.replay.classes import check_loader, known_class, look_at_methods, methods
+from stoker.boost.replay.classes import check_loader, known_class, known_reader, look_at_methods, methods
 from stoker.boost.replay.glance import Glance
-from stoker.boost.replay.sources import ArraySource, FakeSource, FilesSource, Source, TensorsSource, array_source, facts_of, pil_backend
+from stoker.boost.replay.sources import (
+    ArraySource,
+    FakeSource,
+    FilesSource,
+    ReaderSource,
+    Source,
+    TensorsSource,
+    array_source,
+    facts_of,
+    pil_backend,
+    reader_facts,
+)
 from stoker.boost.replay.unfit import Unfit
 
 _DEEPEST = 16
@@ -241,7 +252,15 @@ def _source(dataset: Any, title: str) -> Source:
         if not pil_backend():
             raise Unfit("torchvision does not open images with PIL here")
         return FilesSource(dataset=dataset, loader=dataset.loader)
-    return _fake(dataset)
+    return _read_by_timm(dataset) if title == "ImageDataset" else _fake(dataset)
+
+
+def _read_by_timm(dataset: Any) -> ReaderSource:
+    known_reader(dataset.reader)
+    facts = reader_facts(dataset)
+    if facts[:3] != (False, "RGB", None):
+        raise Unfit("an ImageDataset that gives bytes, other features, or images that are not RGB")
+    return ReaderSource(dataset=dataset, loader=dataset.reader, facts=facts)
 
 
 def _labelling(dataset: Any, title: str) -> Literal["int", "first"]:

@@ -1,4 +1,4 @@
-"""The functions of torchvision and PIL as they were when they were first met: a script that replaces one means it, and is left alone."""
+"""The functions of torchvision, timm and PIL as they were when they were first met: a script that replaces one means it, and is left alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 _MODULES = (
     *("torchvision.transforms.functional", "torchvision.transforms._functional_pil", "torchvision.transforms._functional_tensor"),
     *("torchvision.transforms.v2.functional", "torchvision.datasets.folder", "PIL.Image"),
+    *("timm.data.transforms", "timm.data.random_erasing", "timm.data.auto_augment"),
 )
 _met: dict[str, list[tuple[Any, str, Any]]] = {}
 

@@ -139,7 +139,7 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
                     # As from PyTorch's thread that locks pages, in which no inference mode is on.
                     copies.hand_out(*room.tensors)
                     return list(room.tensors), False
-                return handed(room.tensors), False
+                return handed(room.tensors, self._plan.kind), False
             except Exception as error:
                 self._turn_plain(why_not(error))
         data = plainly.sent(self._fetcher, job.index, job.stream, worker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import multiprocessing
 import os
 import threading
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 import torch.utils.data as loading
 from torch.nn.modules import module as modules
-from torch.utils.data._utils.collate import default_collate
 
 from stoker.boost.replay.available import share_bytes
+from stoker.boost.replay.classes import line_of
+from stoker.boost.replay.collates import Collate, recognise_collate
 from stoker.boost.replay.data import recognise_data
 from stoker.boost.replay.engine import Engine
 from stoker.boost.replay.engines import engine_for
@@ -63,23 +63,31 @@ class Plan:
     guesses: bool
     """Whether the next batch of a loader without workers is made ahead, on the chance that nothing it depends on changes."""
     pinned: bool
+    collate: Collate
     subject: Any
     """The script's own data set at the bottom of all subsets: what is learnt about a plan holds for it."""
 
     @property
     def signature(self) -> tuple[Any, ...]:
         """What a check has to be made once for."""
-        return self.engine.what, len(self.dataset), type(self.engine), self.threads > 0, self.pinned, torch.get_default_dtype()
+        facts = self.threads > 0, self.pinned, self.collate.name, torch.get_default_dtype()
+        return self.engine.what, len(self.dataset), type(self.engine), *facts
+
+    @property
+    def kind(self) -> Any:
+        """What the fields of a batch stand in: PyTorch locks the pages of a tuple's tensors and makes a list of them."""
+        return list if self.pinned else self.collate.kind
 
 
 def plan_for(loader: Any) -> Plan:
     """Return how `loader` is replayed. Draws nothing and changes nothing. Raises Unfit."""
     _check_surroundings()
     _check_loader(loader)
+    collate = recognise_collate(loader.collate_fn)
     workers = loader.num_workers
     dataset = snapshot(loader.dataset) if workers else loader.dataset
     try:
-        engine = engine_for(recognise_data(dataset)) if workers else _own_engine(loader)
+        engine = engine_for(recognise_data(dataset), collate) if workers else _own_engine(loader, collate)
     except (OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"its samples cannot be taken apart ({error})") from error
     if workers:
@@ -101,6 +109,7 @@ def plan_for(loader: Any) -> Plan:
         reads_ahead=known and not workers and not engine.draws and not engine.serial and engine.ahead and _reads_ahead(loader.sampler),
         guesses=known and not workers and can_guess(engine) and _reads_ahead(loader.sampler) and _cores() > 1,
         pinned=bool(loader.pin_memory and _accelerator()),
+        collate=collate,
         subject=_bottom(loader.dataset),
     )
 
@@ -109,12 +118,12 @@ _engines: weakref.WeakKeyDictionary[Any, Fused] = weakref.WeakKeyDictionary()
 """By loader: what was recognised an epoch ago. The loader holds its data set, as the engine does, so that nothing lives longer than it did."""
 
 
-def _own_engine(loader: Any) -> Engine:
+def _own_engine(loader: Any, collate: Collate) -> Engine:
     """Return the engine of a loader without workers: that of its last epoch, where all that it was made from still is what it was."""
     kept = _engines.get(loader)
-    if kept is not None and kept.data.root is loader.dataset and kept.current() and kept.fits_labels():
+    if kept is not None and not collate.bytes_only and kept.data.root is loader.dataset and kept.current() and kept.fits_labels():
         return kept
-    engine = engine_for(recognise_data(loader.dataset))
+    engine = engine_for(recognise_data(loader.dataset), collate)
     if isinstance(engine, Fused):
         _engines[loader] = engine
     return engine
@@ -164,8 +173,6 @@ def _check_loader(loader: Any) -> None:
         raise Unfit("its data set is an IterableDataset")
     if loader.batch_sampler is None:
         raise Unfit("batch_size=None: there are no batches to make")
-    if loader.collate_fn is not default_collate:
-        raise Unfit(f"collate_fn is the script's own{_place(loader.collate_fn)}")
     if not getattr(loader, "in_order", True):
         raise Unfit("in_order=False: the order of its batches is not fixed")
     for generator in generators(loader):
@@ -174,7 +181,7 @@ def _check_loader(loader: Any) -> None:
     if loader.worker_init_fn is not None and loader.num_workers and not _seeds_only(loader.worker_init_fn):
         verdict = judge(loader.worker_init_fn)
         if not isinstance(verdict, Harmless):
-            raise Unfit(f"worker_init_fn{_place(loader.worker_init_fn)} cannot run in this process: {verdict}")
+            raise Unfit(f"worker_init_fn{line_of(loader.worker_init_fn)} cannot run in this process: {verdict}")
 
 
 def _seeds_only(function: Any) -> bool:
@@ -268,11 +275,3 @@ def _accelerator() -> bool:
     # 2.5 has no torch.accelerator, and knows CUDA only.
     accelerator = getattr(torch, "accelerator", None)
     return bool(accelerator.is_available()) if accelerator is not None else torch.cuda.is_available()
-
-
-def _place(function: Any) -> str:
-    try:
-        code = inspect.unwrap(function).__code__
-    except AttributeError:
-        return ""
-    return f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})"

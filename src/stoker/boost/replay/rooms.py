@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -42,8 +43,11 @@ class Rooms:
         return buffers.take()
 
 
-def handed(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return a batch as one that is made, or received from a worker, in the caller's mode: inference tensors inside `torch.inference_mode()`."""
+def handed(tensors: list[torch.Tensor], kind: type[list[Any]] | type[tuple[Any, ...]] = list) -> Any:
+    """Return a batch as one that is made, or received from a worker, in the caller's mode: inference tensors inside `torch.inference_mode()`.
+
+    `kind`: list or tuple, what it stands in.
+    """
     if not torch.is_inference_mode_enabled():
-        return list(tensors)
-    return [torch.empty(0, dtype=part.dtype).set_(part.untyped_storage(), part.storage_offset(), part.shape, part.stride()) for part in tensors]
+        return kind(tensors)
+    return kind(torch.empty(0, dtype=part.dtype).set_(part.untyped_storage(), part.storage_offset(), part.shape, part.stride()) for part in tensors)

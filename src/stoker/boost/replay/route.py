@@ -23,6 +23,7 @@ from stoker.boost.replay.steps.geometry import CenterCrop, Crop, Flip, Pad
 from stoker.boost.replay.steps.pipeline import needs_look, waits
 from stoker.boost.replay.steps.resampling import Resize
 from stoker.boost.replay.steps.step import Known, Step
+from stoker.boost.replay.steps.timm import Spots
 from stoker.boost.replay.steps.unknown import Unknown
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.tables import Table, bits, by_value, value_table
@@ -30,7 +31,7 @@ from stoker.boost.replay.unfit import Unfit
 
 _SAME_EVERY_EPOCH = (Resize, CenterCrop, Pad, Grayscale, Convert)
 """Steps on PIL images that draw nothing and hang on nothing but the image: their result is kept instead of the image."""
-_ANY_STRIDES = (Erasing, Crop, CenterCrop, Flip, Pad)
+_ANY_STRIDES = (Erasing, Spots, Crop, CenterCrop, Flip, Pad)
 """Steps whose result does not hang on how a tensor lies in memory: what comes out of a table lies otherwise than what some transforms make."""
 _OWN_FIELDS = ("of", "twin", "watch")
 
@@ -212,7 +213,7 @@ class Route:
     def _own_shelf(self, count: int) -> Shelf | None:
         steps = tuple(_written(step) for step in self.steps[: self.constant])
         if isinstance(self.source, FilesSource):
-            return PIXELS.shelf(("files", str(getattr(self.source.dataset, "root", "")), steps), min(count, len(self.source)))
+            return PIXELS.shelf(("files", self.source.root, steps), min(count, len(self.source)))
         if isinstance(self.source, FakeSource):
             return PIXELS.shelf(("fake", self.source.size, self.source.classes, steps), min(count, len(self.source)))
         if steps:
@@ -267,7 +268,8 @@ def _run_end(steps: Steps, first: int) -> int | None:
             look, last = steps[last].after(look) or look, last + 1
     except Unfit:
         return None
-    return last if look.form in ("tensor", "image") else None
+    # An array is what a batch is made of, no image for other steps.
+    return last if look.form in ("tensor", "image") or (look.form == "array" and last == len(steps)) else None
 
 
 def _written(step: Step) -> str:
@@ -306,6 +308,8 @@ def _pixels(image: Any, table: Table) -> np.ndarray:
 
 
 def _copy(image: Any, row: torch.Tensor) -> None:
+    if type(image) is np.ndarray:
+        image = torch.from_numpy(image)
     if not isinstance(image, torch.Tensor) or image.shape != row.shape or image.dtype != row.dtype:
         now = f"{tuple(image.shape)} of {image.dtype}" if isinstance(image, torch.Tensor) else type(image).__name__
         raise Unfit(f"a sample is {now}, the first was {tuple(row.shape)} of {row.dtype}")

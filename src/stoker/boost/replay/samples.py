@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate, get_worker_info
 
+from stoker.boost.replay.collates import DEFAULT, Collate
 from stoker.boost.replay.data import Data
 from stoker.boost.replay.engine import Room
 from stoker.boost.replay.openmp import threads
@@ -38,9 +39,9 @@ class Samples:
 
     ahead = True
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: Data, collate: Collate = DEFAULT) -> None:
         """Make one sample of each data set, with random numbers of its own. Raises Unfit."""
-        self._data = data
+        self._data, self._collate = data, collate
         self._routes = [Route(leaf, len(data)) for leaf in data.leaves]
         self._threads = torch.get_num_threads()
         self.draws = any(route.draws for route in self._routes)
@@ -183,9 +184,18 @@ class Samples:
         except Exception as error:
             raise Unfit(f"its first sample cannot be made ({type(error).__name__}: {error})") from error
         batch, labels = _collated([image]), _collated([label])
+        if self._collate.bytes_only:
+            self._check_bytes(batch, labels)
         if batch.requires_grad or batch.device.type != "cpu" or not batch.is_contiguous():
             raise Unfit("its samples are no plain tensors")
         return (tuple(batch.shape[1:]), batch.dtype), (tuple(labels.shape[1:]), labels.dtype)
+
+    def _check_bytes(self, batch: torch.Tensor, labels: torch.Tensor) -> None:
+        """Raise Unfit for what fast_collate would make into another type."""
+        if batch.dtype != torch.uint8 or batch.dim() != 4:
+            raise Unfit(f"{self._collate.name} is given images of {batch.dtype}")
+        if labels.dtype != torch.int64 or labels.dim() != 1:
+            raise Unfit(f"{self._collate.name} is given labels that are no whole numbers")
 
     def _tried_sample(self, stream: Stream, route: Route, place: int, label: Any) -> tuple[Any, Any]:
         sample = route.draw(stream, place)
@@ -195,9 +205,9 @@ class Samples:
         return image, self._target(sample, label, stream)
 
 
-def samples(data: Data) -> Samples:
+def samples(data: Data, collate: Collate = DEFAULT) -> Samples:
     """Return the engine that makes the samples of `data` one by one. Raises Unfit."""
-    return Samples(data)
+    return Samples(data, collate)
 
 
 def _collated(values: list[Any]) -> torch.Tensor:

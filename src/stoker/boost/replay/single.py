@@ -158,7 +158,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
                 room = self._made(index, index_B, was_read)
             if self._plan.guesses:
                 self._guess_next()
-            data = handed(room.tensors)
+            data = handed(room.tensors, self._plan.kind)
             if self._plan.pinned:
                 copies.hand_out(*data)
             return data, False

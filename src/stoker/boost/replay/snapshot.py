@@ -50,6 +50,10 @@ def snapshot(dataset: Any) -> Any:
     for name in _PIXELS:
         if name in vars(own):
             setattr(own, name, _copied(dataset, name, vars(own)[name]))
+    reader = vars(own).get("reader")
+    if type(reader).__module__.startswith("timm.data.readers.") and isinstance(vars(reader).get("samples"), list):
+        own.reader = copy.copy(reader)
+        own.reader.samples = list(reader.samples)
     return own
 
 

@@ -122,12 +122,22 @@ class FilesSource:
     dataset: Any
     loader: Any
 
+    @property
+    def samples(self) -> Any:
+        """The data set's files and labels as they are now."""
+        return self.dataset.samples
+
+    @property
+    def root(self) -> str:
+        """The folder that all files are in."""
+        return str(getattr(self.dataset, "root", ""))
+
     def __len__(self) -> int:
-        return len(self.dataset.samples)
+        return len(self.samples)
 
     def path(self, place: int) -> str:
         """Return the file of a sample."""
-        path: str = self.dataset.samples[place][0]
+        path: str = self.samples[place][0]
         return path
 
     def look(self, place: int) -> Look:
@@ -142,12 +152,37 @@ class FilesSource:
 
     def labels_of(self, place_B: np.ndarray) -> np.ndarray | list[Any]:
         """As `ArraySource.labels_of`."""
-        samples = self.dataset.samples
+        samples = self.samples
         return as_int64([samples[place][1] for place in place_B.tolist()])
 
     def current(self) -> bool:
         """Whether the data set still uses this loader; the list of samples is read anew every time."""
         return vars(self.dataset).get("loader") is self.loader and pil_backend()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReaderSource(FilesSource):
+    """Image files of timm's `ImageDataset`, which opens them itself; `loader` is its reader, which only knows their names."""
+
+    facts: tuple[Any, ...]
+    """What else the data set's `__getitem__` goes by."""
+
+    @property
+    def samples(self) -> Any:
+        return self.loader.samples
+
+    @property
+    def root(self) -> str:
+        return str(getattr(self.loader, "root", ""))
+
+    def image(self, place: int) -> Any:
+        """Return the decoded image. Raises what opening and decoding raise: the data set would take the next file instead."""
+        with open(self.path(place), "rb") as file:
+            return pillow().open(file).convert("RGB")
+
+    def current(self) -> bool:
+        """Whether the data set still reads by this reader in the same way; the list of samples is read anew every time."""
+        return vars(self.dataset).get("reader") is self.loader and reader_facts(self.dataset) == self.facts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -212,6 +247,13 @@ def pil_backend() -> bool:
 def facts_of(tensors: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
     """Return what must not change while rows are read from the memory of `tensors`."""
     return tuple((tensor.shape, tensor.stride(), tensor.dtype, tensor.data_ptr()) for tensor in tensors)
+
+
+def reader_facts(dataset: Any) -> tuple[Any, ...]:
+    """Return what must not change while the files of an `ImageDataset` are read."""
+    own, reader = vars(dataset), vars(dataset).get("reader")
+    settings = own.get("load_bytes"), own.get("input_img_mode"), own.get("additional_features")
+    return (*settings, type(reader), getattr(type(reader), "__getitem__", None), getattr(type(reader), "__len__", None))
 
 
 def as_int64(values: list[Any]) -> np.ndarray | list[Any]:

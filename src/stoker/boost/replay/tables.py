@@ -13,7 +13,7 @@ from stoker.boost.replay.look import Look
 from stoker.boost.replay.sources import pillow
 from stoker.boost.replay.steps.colours import Convert, Grayscale, ToRGB
 from stoker.boost.replay.steps.step import Step
-from stoker.boost.replay.steps.values import ConvertImageDtype, Normalize, PILToTensor, ToDtype, ToImage, ToPILImage, ToPureTensor, ToTensor
+from stoker.boost.replay.steps.values import ConvertImageDtype, Normalize, PILToTensor, ToArray, ToDtype, ToImage, ToPILImage, ToPureTensor, ToTensor
 from stoker.boost.replay.unfit import Unfit
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -42,7 +42,7 @@ def by_value(step: Step, look: Look) -> bool:
     """
     if isinstance(step, (Grayscale, ToRGB, Convert)):
         return look.channels == 1 or (isinstance(step, Convert) and look.form == "pil")
-    if not isinstance(step, (ToTensor, PILToTensor, ToImage, ToPureTensor, ToPILImage, ToDtype, ConvertImageDtype, Normalize)):
+    if not isinstance(step, (ToTensor, PILToTensor, ToArray, ToImage, ToPureTensor, ToPILImage, ToDtype, ConvertImageDtype, Normalize)):
         return False
     return not (look.dtype.is_floating_point and not step.after(look).dtype.is_floating_point)
 
@@ -71,6 +71,8 @@ def finished(image: Any, steps: Sequence[Step]) -> torch.Tensor:
     try:
         for step in steps:
             image = step.apply(image, None)
+        if type(image) is np.ndarray:
+            image = torch.from_numpy(image)
         # A tensor of torchvision's own class may or may not become a plain one when it is stacked, as the user has set it.
         plain = isinstance(image, torch.Tensor) and type(torch.stack([image])) is torch.Tensor
     except Exception as error:

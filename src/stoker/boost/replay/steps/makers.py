@@ -33,18 +33,21 @@ def _whole(value: Any, least: int = 0) -> int:
     return number
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """Return a plain number. Raises TypeError for anything else."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(value)
     return float(value)
 
 
-def _pair(values: Any) -> tuple[float, float]:
+def pair(values: Any) -> tuple[float, float]:
+    """Return two plain numbers. Raises TypeError and ValueError."""
     first, second = values
-    return _number(first), _number(second)
+    return number(first), number(second)
 
 
-def _size(values: Any) -> tuple[int, int]:
+def size_of(values: Any) -> tuple[int, int]:
+    """Return height and width. Raises TypeError and ValueError."""
     height, width = values
     return _whole(height, 1), _whole(width, 1)
 
@@ -68,7 +71,7 @@ def _fill(of: Any, shared: Shared) -> Any:
 
 def _fill_value(fill: Any) -> Any:
     if isinstance(fill, (list, tuple)):
-        return tuple(_number(value) if isinstance(value, float) else _whole(value) for value in fill)
+        return tuple(number(value) if isinstance(value, float) else _whole(value) for value in fill)
     if fill is not None and not isinstance(fill, (int, float)):
         raise TypeError(fill)
     return fill
@@ -83,7 +86,7 @@ def _shown_sides(sides: Sides) -> str:
 
 
 def crop(of: Any, shared: Shared) -> Known:
-    size, padding = _size(of.size), of.padding
+    size, padding = size_of(of.size), of.padding
     if padding is not None and shared["family"] == "v2":
         left, right, top, bottom = padding
         padding = (left, top, right, bottom)
@@ -109,12 +112,12 @@ def pad(of: Any, shared: Shared) -> Known:
 
 
 def center_crop(of: Any, shared: Shared) -> Known:
-    size = _size(of.size)
+    size = size_of(of.size)
     return CenterCrop(**shared, name=f"CenterCrop({_shown(size)})", height=size[0], width=size[1])
 
 
 def flip(of: Any, shared: Shared) -> Known:
-    title, p = type(of).__name__, _number(of.p)
+    title, p = type(of).__name__, number(of.p)
     return Flip(**shared, name=f"{title}({'' if p == 0.5 else p})", horizontal=title == "RandomHorizontalFlip", p=p)
 
 
@@ -130,24 +133,24 @@ def resize(of: Any, shared: Shared) -> Known:
 
 
 def resized_crop(of: Any, shared: Shared) -> Known:
-    size, ratio = _size(of.size), _pair(of.ratio)
+    size, ratio = size_of(of.size), pair(of.ratio)
     name = f"RandomResizedCrop({_shown(size)})"
-    return ResizedCrop(**shared, name=name, height=size[0], width=size[1], scale=_pair(of.scale), ratio=ratio, log_ratio=log_ratio(of.ratio))
+    return ResizedCrop(**shared, name=name, height=size[0], width=size[1], scale=pair(of.scale), ratio=ratio, log_ratio=log_ratio(of.ratio))
 
 
 def rotation(of: Any, shared: Shared) -> Known:
     if of.expand:
         raise ValueError("the size is drawn")
-    low, high = degrees = _pair(of.degrees)
+    low, high = degrees = pair(of.degrees)
     return Rotation(**shared, name=f"RandomRotation({high if low == -high else degrees})", degrees=degrees)
 
 
 def affine(of: Any, shared: Shared) -> Known:
-    translate, scale = (None if limits is None else _pair(limits) for limits in (of.translate, of.scale))
-    shear = None if of.shear is None else tuple(_number(value) for value in of.shear)
+    translate, scale = (None if limits is None else pair(limits) for limits in (of.translate, of.scale))
+    shear = None if of.shear is None else tuple(number(value) for value in of.shear)
     if shear is not None and len(shear) not in (2, 4):
         raise ValueError(shear)
-    degrees = _pair(of.degrees)
+    degrees = pair(of.degrees)
     return Affine(**shared, name=f"RandomAffine({degrees})", degrees=degrees, translate=translate, scale=scale, shear=shear)
 
 
@@ -190,16 +193,16 @@ def grayscale(of: Any, shared: Shared) -> Known:
 
 def jitter(of: Any, shared: Shared) -> Known:
     names = ("brightness", "contrast", "saturation", "hue")
-    ranges: Shared = {name: None if getattr(of, name) is None else _pair(getattr(of, name)) for name in names}
+    ranges: Shared = {name: None if getattr(of, name) is None else pair(getattr(of, name)) for name in names}
     return ColorJitter(**shared, **ranges, name=f"ColorJitter({', '.join(f'{key}={value}' for key, value in ranges.items() if value)})")
 
 
 def blur(of: Any, shared: Shared) -> Known:
-    return Blur(**shared, name=f"GaussianBlur({_shown(_size(of.kernel_size))})", sigma=_pair(of.sigma))
+    return Blur(**shared, name=f"GaussianBlur({_shown(size_of(of.kernel_size))})", sigma=pair(of.sigma))
 
 
 def erasing(of: Any, shared: Shared) -> Known:
-    value, p = of.value, _number(of.p)
+    value, p = of.value, number(of.p)
     if value == "random":
         value = None
     elif isinstance(value, (int, float)):
@@ -207,7 +210,7 @@ def erasing(of: Any, shared: Shared) -> Known:
     elif value is not None:
         value = tuple(float(number) for number in value)
     logs = log_ratio(of.ratio)
-    return Erasing(**shared, name=f"RandomErasing({p})", p=p, scale=_pair(of.scale), log_ratio=logs, value=value, inplace=bool(of.inplace))
+    return Erasing(**shared, name=f"RandomErasing({p})", p=p, scale=pair(of.scale), log_ratio=logs, value=value, inplace=bool(of.inplace))
 
 
 def _policy(kind: Literal["auto", "random", "trivial"]) -> Maker:
@@ -227,8 +230,8 @@ def _sometimes(function: str, *arguments: str) -> Maker:
     def make(of: Any, shared: Shared) -> Known:
         compared: Literal["tensor", "number"] = "number" if shared["family"] == "v1" and function != "rgb_to_grayscale" else "tensor"
         values = tuple(getattr(of, name) for name in arguments)
-        name = f"{type(of).__name__}({', '.join(str(value) for value in (*values, f'p={_number(of.p)}'))})"
-        return Sometimes(**shared, name=name, p=_number(of.p), function=function, arguments=values, compared=compared)
+        name = f"{type(of).__name__}({', '.join(str(value) for value in (*values, f'p={number(of.p)}'))})"
+        return Sometimes(**shared, name=name, p=number(of.p), function=function, arguments=values, compared=compared)
 
     return make
 

@@ -19,7 +19,9 @@ from stoker.boost.replay.steps.known import is_own, is_read
 from stoker.boost.replay.steps.makers import MAKERS
 from stoker.boost.replay.steps.resampling import Rotation
 from stoker.boost.replay.steps.step import Family, Known, Step
+from stoker.boost.replay.steps.timm import timm_step
 from stoker.boost.replay.steps.unknown import Unknown, as_it_is, unlike, user_code
+from stoker.boost.replay.steps.values import ToArray
 from stoker.boost.replay.steps.watch import Watch
 from stoker.boost.replay.unfit import Unfit
 
@@ -83,6 +85,8 @@ def recognise_transform(transform: Any) -> Steps:
         raise Unfit(odd)
     watches: list[Watch] = []
     steps = [] if transform is None else _steps(transform, watches)
+    if any(isinstance(step, ToArray) for step in steps[:-1]):
+        raise Unfit("a transform stands behind ToNumpy")
     return Steps(_in_order(steps), watches)
 
 
@@ -99,6 +103,8 @@ def _odd_defaults() -> str | None:
 
 def _steps(transform: Any, watches: list[Watch]) -> list[Step]:
     family = _family(transform)
+    if family is None and (step := timm_step(transform)) is not None and not _changed(transform):
+        return [step]
     if family is None or type(transform).__name__ == "Lambda":
         return [_own_code(transform, family)]
     title = type(transform).__name__

@@ -60,16 +60,7 @@ class ResizedCrop(Known):
                 top = place(stream, look.height - height)
                 left = place(stream, look.width - width)
                 return (top, left, height, width), self.after(look)
-        return self._middle(look.height, look.width), self.after(look)
-
-    def _middle(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return what is taken when ten draws have not fitted."""
-        aspect, crop_height, crop_width = float(width) / float(height), height, width
-        if aspect < min(self.ratio):
-            crop_height = round(width / min(self.ratio))
-        elif aspect > max(self.ratio):
-            crop_width = round(height * max(self.ratio))
-        return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+        return middle(look.height, look.width, self.ratio), self.after(look)
 
     def words(self, look: Look) -> int | None:
         return None
@@ -83,6 +74,16 @@ class ResizedCrop(Known):
             return act(self, image, {"top": top, "left": left, "height": height, "width": width})
         own = self.twin
         return functional(self).resized_crop(image, top, left, height, width, own.size, own.interpolation, antialias=own.antialias)
+
+
+def middle(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of what a random resized crop takes when ten draws have not fitted."""
+    aspect, crop_height, crop_width = float(width) / float(height), height, width
+    if aspect < min(ratio):
+        crop_height = round(width / min(ratio))
+    elif aspect > max(ratio):
+        crop_width = round(height * max(ratio))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,16 @@ class PILToTensor(Known):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToArray(Known):
+    """timm's `ToNumpy` at the end of a pipeline: an array C H W of bytes."""
+
+    def after(self, look: Look) -> Look:
+        if look.form != "pil":
+            raise Unfit(f"{self.name} is given a {look.form}")
+        return replace(look, form="array")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToImage(Known):
     """`v2.ToImage`: a `tv_tensors.Image` of the same values."""
 

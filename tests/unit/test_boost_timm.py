@@ -115,6 +115,15 @@ WAYS = [
     ("erasing_on_the_device", {"re_prob": 0.6, "re_mode": "pixel"}),
     ("greys", {"grayscale_prob": 0.5, "gaussian_blur_prob": 0.5, "color_jitter_prob": 0.5}),
     ("no_augmentation", {"no_aug": True}),
+    ("rand_augment", {"auto_augment": "rand-m9-mstd0.5-inc1", "interpolation": "random"}),
+    ("rand_augment_weighted", {"auto_augment": "rand-m7-n3-p0.8-mstd101-tweights", "interpolation": "bicubic"}),
+    ("rand_augment_3a", {"auto_augment": "rand-m9-t3aw-n4-p1-mmax30", "use_prefetcher": False, "re_prob": 0.5}),
+    ("auto_augment", {"auto_augment": "original-mstd0.5"}),
+    ("auto_augment_v0r", {"auto_augment": "v0r", "interpolation": "random"}),
+    ("auto_augment_3a", {"auto_augment": "3a"}),
+    ("keeping_the_ratio", {"train_crop_mode": "rkrc", "interpolation": "random"}),
+    ("keeping_the_ratio_at_random", {"train_crop_mode": "rkrr", "use_prefetcher": False}),
+    ("evaluation_border", {"is_training": False, "crop_mode": "border", "crop_pct": 1.0}),
     ("evaluation", {"is_training": False, "crop_pct": 0.9}),
     ("evaluation_squash", {"is_training": False, "crop_mode": "squash", "use_prefetcher": False}),
     ("endless", {"use_multi_epochs_loader": True}),
@@ -206,6 +215,32 @@ def test_mixup_declines(photos: Path) -> None:
 
     why = both(timm_loader(photos, 0, collate_fn=FastCollateMixup(mixup_alpha=0.2, num_classes=3)), applied=False)
     assert why == "collate_fn is timm's own FastCollateMixup"
+
+
+def test_augmix_declines(photos: Path) -> None:
+    assert "AugMixAugment" in both(timm_loader(photos, 0, auto_augment="augmix-m5-w4-d2"), applied=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_policy_that_the_script_changes(photos: Path, workers: int) -> None:
+    """Stronger with every epoch, and once within one: workers that are there already do not see it."""
+
+    def make() -> Any:
+        loader = timm_loader(photos, workers, auto_augment="rand-m2-p1-inc1")()
+        operations = loader.dataset.transform.transforms[2].ops
+
+        class Growing:
+            def __iter__(self) -> Iterator[Any]:
+                for number, batch in enumerate(loader):
+                    for one in operations:
+                        one.magnitude += 1 if number in (0, 2) else 0
+                    yield batch
+
+        return Growing()
+
+    plain = seen(make, 2, None)
+    stoker.boost.on("exact", off=["allocator"])
+    assert alike(seen(make, 2, None), plain)
 
 
 def test_a_function_that_was_replaced_declines(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

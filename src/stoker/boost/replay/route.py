@@ -24,12 +24,13 @@ from stoker.boost.replay.steps.pipeline import needs_look, waits
 from stoker.boost.replay.steps.resampling import Resize
 from stoker.boost.replay.steps.step import Known, Step
 from stoker.boost.replay.steps.timm import Spots
+from stoker.boost.replay.steps.timm_sizes import KeptRatio, MiddleOrPad
 from stoker.boost.replay.steps.unknown import Unknown
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.tables import Table, bits, by_value, value_table
 from stoker.boost.replay.unfit import Unfit
 
-_SAME_EVERY_EPOCH = (Resize, CenterCrop, Pad, Grayscale, Convert)
+_SAME_EVERY_EPOCH = (Resize, KeptRatio, CenterCrop, MiddleOrPad, Pad, Grayscale, Convert)
 """Steps on PIL images that draw nothing and hang on nothing but the image: their result is kept instead of the image."""
 _ANY_STRIDES = (Erasing, Spots, Crop, CenterCrop, Flip, Pad)
 """Steps whose result does not hang on how a tensor lies in memory: what comes out of a table lies otherwise than what some transforms make."""
@@ -247,7 +248,7 @@ def _eager(steps: Steps) -> int:
 def _constant(steps: Steps) -> int:
     """Return how many steps at the beginning make the same of an image in every epoch."""
     number = 0
-    while number < len(steps) and isinstance(steps[number], _SAME_EVERY_EPOCH):
+    while number < len(steps) and isinstance(steps[number], _SAME_EVERY_EPOCH) and not steps[number].draws:
         number += 1
     return number
 

@@ -20,12 +20,13 @@ from stoker.boost.replay.steps.makers import MAKERS
 from stoker.boost.replay.steps.resampling import Rotation
 from stoker.boost.replay.steps.step import Family, Known, Step
 from stoker.boost.replay.steps.timm import timm_step
+from stoker.boost.replay.steps.timm_policies import TimmPolicy
 from stoker.boost.replay.steps.unknown import Unknown, as_it_is, unlike, user_code
 from stoker.boost.replay.steps.values import ToArray
 from stoker.boost.replay.steps.watch import Watch
 from stoker.boost.replay.unfit import Unfit
 
-_SIZE_FREE = (Flip, ColorJitter, Rotation, Sometimes, Blur)
+_SIZE_FREE = (Flip, ColorJitter, Rotation, Sometimes, Blur, TimmPolicy)
 """Steps whose draws do not depend on the image."""
 FUNCTIONS = ("__call__", "forward", "get_params", "make_params", "_get_params", "transform", "_transform")
 _FAMILIES: dict[str, Family] = {

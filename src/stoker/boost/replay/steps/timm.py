@@ -18,12 +18,14 @@ from stoker.boost.replay.steps.family import functional, image_only
 from stoker.boost.replay.steps.makers import Shared, number, pair, size_of
 from stoker.boost.replay.steps.resampling import middle
 from stoker.boost.replay.steps.step import Known
+from stoker.boost.replay.steps.timm_policies import policy
+from stoker.boost.replay.steps.timm_sizes import crop_or_pad, kept_ratio, middle_or_pad
 from stoker.boost.replay.steps.values import PILToTensor, ToArray, ToTensor
 from stoker.boost.replay.steps.watch import Watch
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.unfit import Unfit
 
-_MODULES = ("timm.data.transforms", "timm.data.random_erasing")
+_MODULES = ("timm.data.transforms", "timm.data.random_erasing", "timm.data.auto_augment")
 _LOOKS = ("__init__", "__repr__")
 """Functions that no sample passes through."""
 
@@ -159,9 +161,14 @@ def _named(kind: type[Known], name: str) -> Callable[[Any, Shared], Known]:
 
 
 _MAKERS: dict[str, Callable[[Any, Shared], Known]] = {
+    "AutoAugment": policy,
+    "CenterCropOrPad": middle_or_pad,
     "MaybePILToTensor": _named(PILToTensor, "MaybePILToTensor()"),
     "MaybeToTensor": _named(ToTensor, "MaybeToTensor()"),
+    "RandAugment": policy,
+    "RandomCropOrPad": crop_or_pad,
     "RandomErasing": _erasing,
     "RandomResizedCropAndInterpolation": _crop,
+    "ResizeKeepRatio": kept_ratio,
     "ToNumpy": _named(ToArray, "ToNumpy()"),
 }

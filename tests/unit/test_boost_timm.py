@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Subset, default_collate
 from torchvision import datasets, transforms
 
 import stoker.boost
 from stoker.boost.notes import NOTES
 from stoker.boost.replay.bodies import TIMM, fingerprint
 from stoker.boost.replay.collates import recognise_collate
+from stoker.boost.replay.data import recognise_data
 from stoker.boost.replay.unfit import Unfit
 from tests.boost_pipelines import states
 
@@ -255,6 +256,58 @@ def test_broken_files_are_skipped_as_timm_skips_them(photos: Path, tmp_path: Pat
         (tmp_path / "a").mkdir(exist_ok=True)
         (tmp_path / "a" / file.name).write_bytes(file.read_bytes() if number != 3 else b"no picture")
     make = timm_loader(tmp_path, 2, no_aug=True)
+    plain = seen(make, 2, None)
+    stoker.boost.on("exact", off=["allocator"])
+    assert alike(seen(make, 2, None), plain)
+
+
+def test_samplers_of_timm_and_parts_of_a_data_set(photos: Path) -> None:
+    from timm.data.distributed_sampler import OrderedDistributedSampler, RepeatAugSampler
+
+    def loader(kind: type, workers: int) -> Callable[[], Any]:
+        def make() -> Any:
+            dataset = data.create_dataset("", root=str(photos))
+            dataset.transform = data.create_transform(SIZE, is_training=True)
+            part = Subset(dataset, list(range(20, 2, -1)))
+            return DataLoader(part, 4, sampler=kind(part, num_replicas=2, rank=1), num_workers=workers, collate_fn=default_collate)
+
+        return make
+
+    both(loader(RepeatAugSampler, 2))
+    both(loader(OrderedDistributedSampler, 0))
+
+
+@pytest.mark.parametrize("changes", [{"input_img_mode": "L"}, {"additional_features": ()}, {"reader": [("nowhere", 0)]}], ids=str)
+def test_other_ways_of_reading_are_not_known(photos: Path, changes: dict[str, Any]) -> None:
+    dataset = data.create_dataset("", root=str(photos))
+    recognise_data(dataset)
+    vars(dataset).update(changes)
+    with pytest.raises(Unfit):
+        recognise_data(dataset)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_files_that_the_script_changes_while_it_iterates(photos: Path, library: str, workers: int) -> None:
+    """Without workers the next batch has the new list; workers have their own. Nothing is drawn here, so batches are made ahead."""
+    steps = transforms.Compose([transforms.Resize((16, 16)), transforms.ToTensor()])
+
+    def make() -> Any:
+        if library == "timm":
+            loader = timm_loader(photos, workers, no_aug=True)()
+            samples = loader.dataset.reader.samples
+        else:
+            loader = DataLoader(datasets.ImageFolder(str(photos), steps), 4, num_workers=workers)
+            samples = loader.dataset.samples
+
+        class Shifting:
+            def __iter__(self) -> Iterator[Any]:
+                for batch in loader:
+                    samples.append(samples.pop(0))
+                    yield batch
+
+        return Shifting()
+
     plain = seen(make, 2, None)
     stoker.boost.on("exact", off=["allocator"])
     assert alike(seen(make, 2, None), plain)

@@ -31,6 +31,8 @@ class Job:
     """The same as int64."""
     stream: Stream
     """Whose random numbers it uses."""
+    read: Any = None
+    """What the samples were made of, where the batch is made before it is asked for."""
     before: Any = None
     """The stream's state before the batch's first draw."""
     drawn: Any = None

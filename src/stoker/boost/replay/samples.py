@@ -14,7 +14,7 @@ from stoker.boost.replay.data import Data
 from stoker.boost.replay.engine import Room
 from stoker.boost.replay.openmp import threads
 from stoker.boost.replay.route import Route, Sample
-from stoker.boost.replay.sources import FakeSource, as_int64
+from stoker.boost.replay.sources import FakeSource, FilesSource, as_int64
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.tables import bits
 from stoker.boost.replay.unfit import Unfit
@@ -89,6 +89,17 @@ class Samples:
                 labels[start:stop] = drawn.labels_B[start:stop]
         for sample in drawn.samples[start:stop]:
             sample.kept = None
+
+    def read(self, index_B: np.ndarray) -> list[Any]:
+        """Return what the samples `index_B` are made of, for `same`: file names, labels, pixels of arrays. Costs no decoding."""
+        found: list[Any] = []
+        for leaf, place in zip(*self._data.locate(index_B), strict=True):
+            source = self._routes[int(leaf)].source
+            if isinstance(source, FilesSource):
+                found.append(source.samples[int(place)])
+            elif not isinstance(source, FakeSource):
+                found.append((source.array[int(place)].tobytes(), source.labels[int(place)]))
+        return found
 
     def current(self) -> bool:
         """As `Engine.current`."""

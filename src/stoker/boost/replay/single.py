@@ -24,9 +24,12 @@ from stoker.boost.replay.engine import Room
 from stoker.boost.replay.fused import Fused
 from stoker.boost.replay.guess import LEAST_STEP_S, Guess
 from stoker.boost.replay.indices import indices, why_not
+from stoker.boost.replay.plainly import same
 from stoker.boost.replay.plan import Plan, hooked
 from stoker.boost.replay.rooms import Rooms, handed
+from stoker.boost.replay.samples import Samples
 from stoker.boost.replay.stream import Stream
+from stoker.boost.replay.unfit import Unfit
 
 _NEXT = _BaseDataLoaderIter.__next__
 _BEGINNING = 32
@@ -191,12 +194,17 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         if not was_read:
             self._crew.put(self._job(index, index_B))
         self._read_ahead()
-        room = self._crew.finish(self._crew.jobs[0])
+        job = self._crew.jobs[0]
+        room = self._crew.finish(job)
+        if job.read is not None and isinstance(engine, Samples) and same(engine.read(index_B), job.read) is not None:
+            raise Unfit("the samples of the data set were changed while it was iterated")
         self._crew.pop()
         return room
 
     def _job(self, index: Any, index_B: np.ndarray) -> Job:
         job = Job(index=index, index_B=index_B, stream=self._stream)
+        if self._plan.reads_ahead and isinstance(self._plan.engine, Samples):
+            job.read = self._plan.engine.read(index_B)
         if self._plan.engine.draws:  # in this thread, now
             job.room = self._rooms.take(self._plan.engine.shapes(len(index_B)))
             job.drawn, job.left = self._plan.engine.draw(self._stream, index_B), len(index_B)

@@ -33,6 +33,8 @@ from stoker.boost.parts import Tier
 from tests.conftest import need
 
 EXACT = ("loader", "allocator", "copies")
+# Before any test compiles: a first backward after that would start threads, and PyTorch refuses a backward in what is forked then.
+torch.zeros((), requires_grad=True).backward()
 STEPS = 150
 
 
@@ -712,6 +714,28 @@ def test_a_compiler_that_does_harm_is_seen_by_nobody(harm: str, compiled_at_once
     whys = [note.why for note in NOTES.kept if note.part == "compile"]
     assert len(whys) == 1
     assert ("the compiler does not like it" if harm == "raises" else "in a process of its own") in whys[0]
+
+
+FIRST_BACKWARD_AFTER_A_FAKE_TENSOR = """
+import time, torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from stoker.boost.models.compilation import compilation
+with FakeTensorMode():
+    torch.ones(3)
+model = nn.Linear(3, 3)
+model(torch.ones(1, 3)).sum().backward()
+tried = compilation(model, (torch.ones(1, 3),), {}, device=torch.device("cpu"), autocast=False, layout=False)
+while not tried.over():
+    time.sleep(0.01)
+print(tried.why)
+"""
+
+
+def test_where_a_forked_process_has_no_backward_that_is_the_reason() -> None:
+    need(hasattr(torch._C, "_ensureCUDADeviceGuardSet"), "a PyTorch whose fake tensors make a GPU count as there (2.6 and newer)")
+    done = subprocess.run([sys.executable, "-c", FIRST_BACKWARD_AFTER_A_FAKE_TENSOR], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.startswith("autograd has threads since the first backward")
 
 
 RANKS = """

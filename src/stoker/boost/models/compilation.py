@@ -21,6 +21,9 @@ from stoker.boost.models.rehearsal import AUTOCAST_LIMIT, LAYOUT_LIMIT, Inputs, 
 LIMIT_S = 180
 """After that the other process is ended by the kernel."""
 
+_NO_FORK = "Autograd-and-Fork"
+"""PyTorch's word for it. Its first backward starts threads for GPUs, and one counts as there where a fake tensor was made before, as torch.compile
+does (2.6 and newer); a forked process is then refused every backward."""
 _PR_SET_PDEATHSIG = 1
 _OTHER_PROCESS_NICENESS = 10
 
@@ -54,11 +57,23 @@ def compilation(
     def work() -> str | None:
         try:
             with undisturbed(device), torch.enable_grad():
+                if not _has_backward():
+                    return "autograd has threads since the first backward (something was compiled before it): no other process can try a compilation"
                 return _tried(compiled_call(copied := bare_copy(module), graphs=False, threads=threads), copied, inputs, autocast, layout)
         except Exception as error:
             return f"it cannot be compiled: {type(error).__name__}: {first_line(error)}"
 
     return _Forked(work) if device.type == "cpu" else _Done(work())
+
+
+def _has_backward() -> bool:
+    try:
+        torch.zeros((), requires_grad=True).backward()
+    except RuntimeError as error:
+        if _NO_FORK in str(error):
+            return False
+        raise
+    return True
 
 
 def _tried(compiled: Callable[..., Any], copied: nn.Module, inputs: Inputs, autocast: bool, layout: bool) -> str | None:

@@ -142,8 +142,6 @@ def first_difference(plain: list[str], boosted: list[str]) -> str:
 
 @pytest.mark.parametrize(("script", "case"), [(script, case) for script in TOGETHER for case in cases(script)])
 def test_case(both: Both, script: str, case: str) -> None:
-    if (script, case) in KNOWN_LIMITS:
-        pytest.xfail("a known limit")
     plain, boosted = both(script)
     one, other = sections(plain.out).get(case), sections(boosted.out).get(case)
     assert one is not None, f"the plain run never came here: exit {plain.code}\n{plain.err[-2000:]}"
@@ -190,8 +188,6 @@ DECLINED: dict[str, set[str]] = {
 
 AT_ANY_MOMENT = {"daemon_thread", "interrupted_inside", "interrupted_inside_uncaught"}
 """Endings in which PyTorch's own queues to its workers break at some moment, and say so or not."""
-KNOWN_LIMITS = {("habits", "another_folder")}
-"""Files named relative to a folder that the script has left in the middle of an epoch with workers: see docs/boost.md."""
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _PROCESS = re.compile(r"(pid|PID|process) \d+")

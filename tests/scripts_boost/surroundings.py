@@ -118,7 +118,7 @@ def pinned_without_a_gpu() -> None:
         warnings.simplefilter("always")
         for workers in (0, 2):
             run(DataLoader(cifar(), 4, num_workers=workers, pin_memory=True))
-    say(sorted({str(one.message)[:60] for one in caught}))
+    say(sorted({(str(one.message)[:60], one.filename.rsplit("/", 1)[-1], one.lineno) for one in caught}))
 
 
 @case

@@ -23,6 +23,7 @@ from stoker.boost.replay.check import Check
 from stoker.boost.replay.crew import Crew, Job
 from stoker.boost.replay.handover import Continued
 from stoker.boost.replay.indices import indices, why_not
+from stoker.boost.replay.lines import begin
 from stoker.boost.replay.plan import Plan
 from stoker.boost.replay.rooms import Rooms, handed
 from stoker.boost.replay.snapshot import tensors_of
@@ -35,7 +36,7 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
 
     def __init__(self, loader: Any, plan: Plan, note: Note, check: Check) -> None:
         """Draw what PyTorch's iterator draws when it is made. Raises Unfit when the check fails; whoever calls then puts the generators back."""
-        _BaseDataLoaderIter.__init__(self, loader)
+        begin(self, loader)
         self._profile_name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
         self._prefetch_factor, self._in_order = loader.prefetch_factor, True
         self._worker_init_fn = loader.worker_init_fn

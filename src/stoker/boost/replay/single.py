@@ -24,10 +24,12 @@ from stoker.boost.replay.engine import Room
 from stoker.boost.replay.fused import Fused
 from stoker.boost.replay.guess import LEAST_STEP_S, Guess
 from stoker.boost.replay.indices import indices, why_not
+from stoker.boost.replay.lines import begin
 from stoker.boost.replay.plainly import same
 from stoker.boost.replay.plan import Plan, hooked
 from stoker.boost.replay.rooms import Rooms, handed
 from stoker.boost.replay.samples import Samples
+from stoker.boost.replay.sources import folder
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.unfit import Unfit
 
@@ -41,7 +43,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
 
     def __init__(self, loader: Any, plan: Plan, note: Note, check: Check) -> None:
         # Not the single-process one's own: the same, without what data pipes need.
-        _BaseDataLoaderIter.__init__(self, loader)
+        begin(self, loader)
         if self._timeout != 0:
             raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0")
         if self._num_workers != 0:
@@ -51,6 +53,7 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         self._dataset_fetcher = _DatasetKind.create_fetcher(self._dataset_kind, *fetching)
         self._plan, self._note, self._check, self._account = plan, note, check, Account(note)
         self._stream = Stream.of_process()
+        self._folder = folder()
         self._rooms = Rooms(pinned=plan.pinned, keep=plan.ahead + 3)
         threads = plan.threads if plan.reads_ahead or plan.engine.ahead else 0
         self._crew: Crew | None = None
@@ -85,6 +88,8 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         count, plain = len(index), True
         if not self._plain and (not self._plan.engine.current() or torch.get_default_dtype() != torch.float32 or hooked()):
             self._turn_plain("the data set or its transforms were changed while it was iterated", for_good=False)
+        if not self._plain and self._plan.engine.ahead and folder() != self._folder:
+            self._turn_plain("the script went to another folder while it was iterated", for_good=False)
         if self._plain:
             data = self._own(index)
         elif self._check.wanted and self._begins(index):

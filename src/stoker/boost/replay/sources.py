@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,14 @@ Labelling = Literal["int", "plain", "first"]
 """What a data set makes of `labels[i]`: `int(labels[i])`, the thing itself, `int(labels[i][0])`."""
 
 _INTEGERS = "bui"
+
+
+def folder() -> str:
+    """Return the working folder; an empty text where it is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,6 +130,8 @@ class FilesSource:
 
     dataset: Any
     loader: Any
+    folder: str = field(default_factory=folder)
+    """The working folder when an epoch began: workers would be forked there, and stay there when the script goes elsewhere."""
 
     @property
     def samples(self) -> Any:
@@ -138,7 +149,7 @@ class FilesSource:
     def path(self, place: int) -> str:
         """Return the file of a sample."""
         path: str = self.samples[place][0]
-        return path
+        return path if os.path.isabs(path) or folder() == self.folder else os.path.join(self.folder, path)
 
     def look(self, place: int) -> Look:
         """Return what the header says. Raises what opening the file raises."""

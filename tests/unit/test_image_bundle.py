@@ -20,8 +20,10 @@ from stoker.image.lock import Base, Deb, Lock, LockedStack, Own, Wheel, read_loc
 from stoker.image.oci import Layer, Layout, read_layout, write_layout
 from stoker.image.specification import read_specification
 from stoker.image.store import Store
+from tests.image_layouts import File, tar_of
 
 WHEEL, DEB = b"wheel " * 1000, b"deb " * 1000
+COPYRIGHT = b"Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: Expat\n"
 Members = dict[str, bytes]
 
 
@@ -97,7 +99,8 @@ def project(tmp_path: Path) -> Path:
 def layout(project: Path, tmp_path: Path) -> Layout:
     """The image of that lock, of one small layer."""
     lock = read_lock(project / "stoker.lock")
-    layers = [Layer(title="one", blob=compressed(lambda out: out.write(b"layer" * 1000), tmp_path / "layer", kind="gzip"))]
+    tar = tar_of({"usr/share/doc/tini/copyright": File(COPYRIGHT)})
+    layers = [Layer(title="one", blob=compressed(lambda out: out.write(tar), tmp_path / "layer", kind="gzip"))]
     config = image_configuration(lock, layers, init=("x",), command=("bash",), labels={}, base={})
     write_layout(project / "tiny.oci", layers, config, name="team/tiny:latest", annotations={oci.LOCK: lock.digest})
     return read_layout(project / "tiny.oci")
@@ -149,10 +152,14 @@ def test_another_machine_gets_the_same_image_and_its_packages(
 
 
 def test_a_bundle_holds_everything(bundle: Path) -> None:
-    names = set(members(bundle))
+    held = members(bundle)
+    names = set(held)
     assert {"project/stoker.toml", "project/stoker.lock", "project/more.txt", "sbom.cdx.json", "sbom.spdx.json", "README", "bundle.json"} < names
     assert {"wheels/six-1.17.0-py3-none-any.whl", "debs/tini_1_amd64.deb", "layout/index.json", "layout/oci-layout"} < names
     assert [name for name in names if name.startswith("wheels/stoker-")]
+    # Licences are read from the image.
+    licences = {one["name"]: one["licenseDeclared"] for one in json.loads(held["sbom.spdx.json"])["packages"]}
+    assert (licences["tini"], licences["six"]) == ("MIT", "NOASSERTION")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from stoker.errors import HashMismatch, ImageBroken, UnsafeArchive
 from stoker.files import write_atomically, writing
 from stoker.image import configuration, oci
 from stoker.image.debian import fetch_debs
+from stoker.image.described import licences_of
 from stoker.image.entries import Entry, FileSource, file
 from stoker.image.fetching import fetch_wheels
 from stoker.image.lock import FILE_TIME, LOCK_FILE, Lock, lock_text, read_lock
@@ -129,8 +130,9 @@ def _texts(said: Specification, lock: Lock, layout: Layout) -> Iterator[Entry]:
                 f"{said.requirements} lies outside the folder of {said.path}: it cannot go into a bundle", hint="put it beside stoker.toml"
             )
         yield file(f"project/{place}", said.requirements_path.read_bytes())
-    yield file("sbom.cdx.json", cyclonedx(lock).encode())
-    yield file("sbom.spdx.json", spdx(lock).encode())
+    licences = licences_of(layout, lock)
+    yield file("sbom.cdx.json", cyclonedx(lock, licences).encode())
+    yield file("sbom.spdx.json", spdx(lock, licences).encode())
     yield file("README", _README.format(name=lock.name, python=lock.python, digest=layout.digest).encode())
 
 

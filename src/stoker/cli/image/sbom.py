@@ -9,25 +9,45 @@ import click
 from stoker import console
 from stoker.files import write_text_atomically
 from stoker.image import sbom as bill
-from stoker.image.checks.subject import read_lock_of
-from stoker.image.lock import LOCK_FILE
+from stoker.image.component import components
+from stoker.image.described import Described, describe
 
 _FORMATS = {"cyclonedx": bill.cyclonedx, "spdx": bill.spdx}
+_MOST_NAMES = 5
 
 
 @click.command()
-@click.argument("image", default=LOCK_FILE)
+@click.argument("image", required=False)
 @click.option("--format", "form", type=click.Choice(list(_FORMATS)), default="cyclonedx", show_default=True, help="CycloneDX 1.6 or SPDX 2.3.")
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Write it to this file (default: stdout).")
-def sbom(image: str, form: str, output: Path | None) -> None:
-    """Write the list of everything in an image: its Debian packages, wheels and Stoker itself, with versions and hashes, as JSON.
+def sbom(image: str | None, form: str, output: Path | None) -> None:
+    """Write the list of everything in an image: its Debian packages, wheels and Stoker itself, with versions, hashes and licences, as JSON.
 
-    IMAGE is a stoker.lock (default: the one here), the folder of an OCI layout, or the name of an image that podman or docker has. The same lock
-    gives the same bytes.
+    IMAGE is the folder of an OCI layout, the name of an image that podman or docker has, or a stoker.lock (default: the layout of the stoker.lock
+    here, else that lock). A lock knows no licences: they are read from the image. The same image, and the same lock, give the same bytes.
     """
-    text = _FORMATS[form](read_lock_of(image))
+    found = describe(image)
+    text = _FORMATS[form](found.lock, found.licences)
+    console.say(_told(found))
     if output is None:
         click.echo(text, nl=False)
     else:
         write_text_atomically(output, text)
         console.say(f"written: {output}")
+
+
+def _told(found: Described) -> str:
+    """Say what is known of the licences, and what is not."""
+    if found.licences is None:
+        return "no licences: a lock knows none. `stoker image build`, then `stoker image sbom` reads them from the image"
+    whole = components(found.lock)
+    by_text = sum(1 for one in found.licences.values() if one.texts)
+    parts = [
+        f"{len(found.licences) - by_text} of {len(whole)} packages name them by SPDX identifiers alone",
+        f"{by_text} also in words of their own (with the text)",
+    ]
+    silent = sorted({one.name for one in whole if one.identity not in found.licences})
+    if silent:
+        more = f" and {len(silent) - _MOST_NAMES} more" if len(silent) > _MOST_NAMES else ""
+        parts.append(f"these say none: {', '.join(silent[:_MOST_NAMES])}{more}")
+    return f"licences{f' as told in {found.layout}' if found.layout else ''}: {', '.join(parts)}"

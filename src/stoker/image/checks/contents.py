@@ -77,6 +77,8 @@ class Contents:
     """By path."""
     texts: dict[str, bytes] = field(default_factory=dict)
     """The few files whose text the rules read, by path."""
+    only: re.Pattern[str] | None = None
+    """The paths of these files, where others than the rules ask for them; then no file has a hash."""
 
     def text(self, path: str) -> str | None:
         """Return the text of one of them; None when there is no such file."""
@@ -100,12 +102,13 @@ class Contents:
         return self.nodes.get(path) or self.nodes.get(self.real(path))
 
 
-def read_contents(tars: Iterable[Readable]) -> Contents:
+def read_contents(tars: Iterable[Readable], *, only: re.Pattern[str] | None = None) -> Contents:
     """Return the files that these layers give, the lowest first; a later layer replaces and deletes as OCI image spec 1.1 says.
 
-    Raises ImageBroken for a tar that cannot be read or that would reach outside of the image.
+    `only`: the texts of these paths, and no more; files are not hashed then, which takes most of the time. Raises ImageBroken for a tar that
+    cannot be read or that would reach outside of the image.
     """
-    contents = Contents()
+    contents = Contents(only=only)
     for number, stream in enumerate(tars, start=1):
         _add_layer(contents, stream, f"layer {number}")
     return contents
@@ -193,7 +196,14 @@ def _read_node(contents: Contents, tar: tarfile.TarFile, member: tarfile.TarInfo
         return node
     file = tar.extractfile(member)
     assert file is not None
-    return _hashed(contents, node, file)
+    return _told(contents, contents.only, node, file) if contents.only else _hashed(contents, node, file)
+
+
+def _told(contents: Contents, only: re.Pattern[str], node: Node, file: IO[bytes]) -> Node:
+    contents.texts.pop(node.path, None)
+    if node.size <= _MOST_TEXT and only.fullmatch(node.path):
+        contents.texts[node.path] = file.read()
+    return node
 
 
 def _hashed(contents: Contents, node: Node, file: IO[bytes]) -> Node:

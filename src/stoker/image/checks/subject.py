@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +23,7 @@ from stoker.image.oci import Layout, read_layout
 
 ENGINES = ("podman", "docker")
 _LOCK_INSIDE = "etc/stoker/lock.toml"
+_NOTHING_MORE = re.compile(r"(?!)")
 _ASK_S = 60.0
 _MISSING = "no such image|not known|no such object|unable to find"
 
@@ -54,16 +56,18 @@ class Subject:
     """Which engine has it, or could run it; None: neither is here."""
 
 
-def read_subject(name: str, engine: str | None) -> Subject:
+def read_subject(name: str, engine: str | None, *, only: re.Pattern[str] | None = None) -> Subject:
     """Read an image: a folder with an OCI layout, or the name of one that podman or docker has (`engine`: ask this one only).
 
-    Raises ImageBroken, EngineFailed, ProgramMissing, UsageError.
+    `only`: the lock and the texts of these paths, and no more of its contents. Raises ImageBroken, EngineFailed, ProgramMissing, UsageError.
     """
+    if only:
+        only = re.compile(f"{re.escape(_LOCK_INSIDE)}|{only.pattern}", only.flags)
     if Path(name).is_dir():
-        return _of_layout(Path(name), engine or _first_engine())
+        return _of_layout(Path(name), engine or _first_engine(), only)
     if Path(name).is_file():
         raise UsageError(f"{name} is a file", hint="give the folder of an OCI layout, as `stoker image build` makes it, or the name of an image")
-    return _of_engine(name, engine)
+    return _of_engine(name, engine, only)
 
 
 def lock_inside(subject: Subject) -> Lock:
@@ -78,13 +82,17 @@ def lock_inside(subject: Subject) -> Lock:
 
 def read_lock_of(name: str) -> Lock:
     """Return a lock: of a file, of the stoker.lock in a project's folder, or the one that an image carries."""
+    path = lock_path_of(name)
+    return read_lock(path) if path else lock_inside(read_subject(name, None, only=_NOTHING_MORE))
+
+
+def lock_path_of(name: str) -> Path | None:
+    """Return the path of a lock, where `name` means one, whether it is there or not; None: it means an image."""
     path = Path(name)
     if (path / LOCK_FILE).is_file():
-        return read_lock(path / LOCK_FILE)
+        return path / LOCK_FILE
     # An image's name is not taken for a lock that is missing, nor the other way round.
-    if path.is_file() or path.suffix == ".lock" or not (path.is_dir() or _first_engine()):
-        return read_lock(path)
-    return lock_inside(read_subject(name, None))
+    return path if path.is_file() or path.suffix == ".lock" or not (path.is_dir() or _first_engine()) else None
 
 
 def read_configuration(image: Mapping[str, Any]) -> Configuration:
@@ -110,9 +118,9 @@ def _configuration(image: Mapping[str, Any]) -> Configuration:
     )
 
 
-def _of_layout(folder: Path, engine: str | None) -> Subject:
+def _of_layout(folder: Path, engine: str | None, only: re.Pattern[str] | None) -> Subject:
     layout = read_layout(folder)
-    contents = read_contents(open_layers(layout))
+    contents = read_contents(open_layers(layout), only=only)
     return Subject(
         name=str(folder), digest=layout.digest, configuration=read_configuration(layout.config), contents=contents, layout=layout, engine=engine
     )
@@ -189,7 +197,7 @@ def _first_engine() -> str | None:
     return next((engine for engine in ENGINES if shutil.which(engine)), None)
 
 
-def _of_engine(name: str, wanted: str | None) -> Subject:
+def _of_engine(name: str, wanted: str | None, only: re.Pattern[str] | None) -> Subject:
     engines = [wanted] if wanted else [engine for engine in ENGINES if shutil.which(engine)]
     if not engines or not shutil.which(engines[0]):
         raise ProgramMissing(
@@ -200,7 +208,7 @@ def _of_engine(name: str, wanted: str | None) -> Subject:
         asked = shell.run([engine, "image", "inspect", name], timeout_s=_ASK_S)
         if asked.ok:
             image = json.loads(asked.out)[0]
-            contents = _exported(engine, image["Id"])
+            contents = _exported(engine, image["Id"], only)
             return Subject(name=name, digest=image["Id"], configuration=read_configuration(image), contents=contents, layout=None, engine=engine)
         refusals.append(f"{engine}: {(asked.err.strip().splitlines() or ['no answer'])[-1]}")
     raise EngineFailed(
@@ -209,7 +217,7 @@ def _of_engine(name: str, wanted: str | None) -> Subject:
     )
 
 
-def _exported(engine: str, image: str) -> Contents:
+def _exported(engine: str, image: str, only: re.Pattern[str] | None) -> Contents:
     """Return the files of an image through a container that is made, exported and removed, and never started."""
     made = shell.run([engine, "create", "--entrypoint", "/nothing", image], timeout_s=600)
     if not made.ok:
@@ -220,7 +228,7 @@ def _exported(engine: str, image: str) -> Contents:
             export = subprocess.Popen([engine, "export", container], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
             assert export.stdout is not None
             try:
-                contents = read_contents([export.stdout])
+                contents = read_contents([export.stdout], only=only)
                 while export.stdout.read(1 << 20):
                     pass
             except ImageBroken:

@@ -191,7 +191,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"{member.filename} is no advisory")
                 yield record
     except (OSError, zipfile.BadZipFile, ValueError, RecursionError, RuntimeError, NotImplementedError, EOFError) as error:
-        raise ReportBroken(f"{path} cannot be read: {error}", hint=hint) from error
+        raise ReportBroken(f"{path} cannot be read: {cause(error)}", hint=hint) from error
 
 
 def _affected(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -291,3 +291,8 @@ def _told(record: dict[str, Any], package: Package) -> Vulnerability | None:
         summary=one_line(record.get("summary") or record.get("details")),
         source="OSV",
     )
+
+
+def cause(error: Exception) -> str:
+    """Return why a file could not be read; of the system's refusals without the name, which was said already."""
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)

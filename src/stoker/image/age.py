@@ -64,7 +64,7 @@ def age(lock: Lock, *, today: datetime.date, most_days: int = MOST_DAYS, pending
 
 def _of_days(days: int, most: int) -> list[Reason]:
     if days < 0:
-        return [Reason(due=False, what=f"it was locked {-days} days in the future: a clock is wrong", fix="set the clock")]
+        return [Reason(due=False, what="the clock of this machine, or that of the one that made the lock, is wrong", fix="set it; then ask again")]
     if days <= most:
         return []
     return [

@@ -156,6 +156,8 @@ def _without_slashes(address: str) -> str:
 def _complaints(done: Outcome) -> str:
     """Return what apt has to say, without addresses' credentials."""
     lines = [line for line in (done.err + "\n" + done.out).splitlines() if line.startswith(("E:", "W:", "Err:", " ", "The following"))]
+    # Its folder is ours, made for this call: what it misses in there nobody else does.
+    lines = [line for line in lines if "- DirectoryExists (2: " not in line]
     text = "\n".join(lines[-12:]) or (done.err or done.out)[-500:]
     return re.sub(r"//[^/@\s]+@", "//", text)
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker.errors import BuildFailed, LockOutdated, UsageError
+from stoker.errors import BuildFailed, ImageBroken, LockOutdated, UsageError
 from stoker.image import oci
 from stoker.image.commit import commit_labels
 from stoker.image.compression import MEDIA_TYPES, Compression, compressor_name
@@ -75,6 +75,7 @@ def build(order: Order) -> Built:
     lock = whole.part(order.variants) if order.variants else whole
     labels = commit_labels(order.specification.with_name(LOCK_FILE)) if order.git else {}
     layout = order.layout or layout_of(order.specification, lock)
+    oci.need_place(layout)
     store = Store()
     with store.using():
         with Progress().shown() as progress:
@@ -88,6 +89,14 @@ def build(order: Order) -> Built:
 def layout_of(specification: Path, lock: Lock) -> Path:
     """Return where the layout goes unless another place was named: `trainer.oci` for `team/trainer`."""
     return specification.parent / f"{lock.name.rpartition('/')[2]}.oci"
+
+
+def built_layout(specification: Path, lock: Lock) -> Path:
+    """Return the folder of the layout beside a specification. Raises ImageBroken when nothing was built there."""
+    layout = layout_of(specification, lock)
+    if not layout.exists():
+        raise ImageBroken(f"there is no {layout}: the image of this lock was not built here", hint="`stoker image build` builds it; or name an image")
+    return layout
 
 
 def need_current(specification: Specification, lock: Lock) -> None:

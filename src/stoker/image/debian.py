@@ -96,9 +96,9 @@ def _solution(apt: Apt, packages: Mapping[str, Sequence[str]], held: Mapping[str
     except (BuildFailed, PackageGone):
         if not held:
             raise
-        console.warn("the locked versions of Debian's packages do not fit together any more: all are resolved anew")
         apt.pin({})
         whole = apt.resolve(everything)
+        console.warn("the locked versions of Debian's packages did not fit together any more: all were resolved anew")
     for name in everything:
         if name not in whole:
             raise PackageGone(

@@ -101,7 +101,8 @@ class Fields:
         """Return a date with time and zone as Unix time in seconds."""
         value = self._take(key)
         if not isinstance(value, datetime.datetime) or value.tzinfo is None or value.microsecond or value.timestamp() < 0:
-            raise self.wrong(key, f"{_shown(value)} is no moment", self._hint or "write it as 2026-11-21T18:00:00Z, without quotes")
+            shown = value.isoformat() if isinstance(value, datetime.date) else _shown(value)
+            raise self.wrong(key, f"{shown} is no moment since 1970", self._hint or "write it as 2026-11-21T18:00:00Z, without quotes")
         return int(value.timestamp())
 
     def inner(self, key: str) -> Fields:

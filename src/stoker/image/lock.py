@@ -13,7 +13,7 @@ from typing import Any
 from stoker.errors import LockBroken, LockMissing, LockOutdated, UnknownName
 from stoker.files import write_text_atomically
 from stoker.image.fields import Fields
-from stoker.image.placed import NoToml, PlacedToml, quoted, read_toml
+from stoker.image.placed import NoToml, PlacedToml, Unreadable, quoted, read_toml
 from stoker.image.rows import Base, Deb, LockedStack, Own, Wheel
 from stoker.image.specification import IMAGE_NAME, PRUNES, SPECIFICATION_FILE, VARIANTS
 
@@ -134,7 +134,11 @@ def read_lock(path: Path) -> Lock:
     try:
         return _lock_of(read_toml(path))
     except FileNotFoundError as error:
-        raise LockMissing(f"there is no {path}", hint=f"`stoker image lock` writes it, from {SPECIFICATION_FILE}") from error
+        written = f"`stoker image lock` writes it, from {SPECIFICATION_FILE}"
+        hint = written if path.name == LOCK_FILE else f"name a {LOCK_FILE}, or the folder of one"
+        raise LockMissing(f"there is no {path}", hint=hint) from error
+    except Unreadable as error:
+        raise LockBroken(f"{path} cannot be read: {error}", hint="a lock is a file that you may read") from error
     except NoToml as error:
         raise LockBroken(f"{path} is no TOML: {error}", hint=_HINT) from error
 
@@ -152,6 +156,8 @@ def parse_lock(text: str, *, name: str = LOCK_FILE) -> Lock:
 
 def _lock_of(file: PlacedToml) -> Lock:
     table = Fields(file, (), error=LockBroken, hint=_HINT)
+    if table.peek("format") is None:
+        raise LockBroken(f"{file.name} is no lock of an image: it does not say its format", hint=_HINT)
     found = table.number("format")
     if found != FORMAT:
         raise LockOutdated(f"{file.name} has format {found}, this Stoker reads and writes {FORMAT}", hint="`stoker image lock` writes it anew")

@@ -89,6 +89,9 @@ class Layout:
 
 def read_layout(folder: Path) -> Layout:
     """Read a layout that holds one image. Raises ImageBroken when it is none or is not whole (sizes of the layers, hashes of the rest)."""
+    if not (folder / "index.json").exists():
+        what = "holds no OCI layout" if folder.is_dir() else "is no folder" if folder.exists() else "is not there"
+        raise ImageBroken(f"{folder} {what}", hint="name a folder that `stoker image build` wrote, as NAME.oci")
     try:
         index = _read_json(folder / "index.json")
         rows = index["manifests"]
@@ -121,6 +124,15 @@ def write_layout(folder: Path, layers: Sequence[Layer], config: Mapping[str, Any
     index = _json_bytes(_index(digest, len(manifest_bytes), str(config["architecture"]), told))
     _put(folder, _Image(layers=layers, small={_digest(config_bytes): config_bytes, digest: manifest_bytes}, index=index))
     return digest
+
+
+def need_place(folder: Path) -> None:
+    """Raise BuildFailed where `write_layout` would refuse a folder: better before hours of work than after them."""
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        _need_layout(folder)
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise BuildFailed(f"{folder} cannot be written to", hint="name another folder with --output, or fix its owner or mode")
 
 
 def copy_layout(layout: Layout, folder: Path) -> None:

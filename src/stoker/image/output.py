@@ -40,12 +40,19 @@ _IMAGE = re.compile(rf"{_NAME}(?:/{_NAME})*{_TAG}")
 _DESTINATION = re.compile(rf"(?P<registry>[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?)/(?P<name>{_NAME}(?:/{_NAME})*)(?P<tag>{_TAG})?")
 
 
+def need_outputs(engine: str | None, destination: str | None) -> None:
+    """Raise what `load` and `push` would raise before they begin: better before an image is built than after it."""
+    if engine:
+        _need_engine(engine)
+    if destination:
+        _place_of(destination)
+        _need_skopeo()
+
+
 def load(layout: Layout, engine: str) -> str:
     """Load an image into `podman` or `docker` and return the name that it has there. Raises EngineFailed, ProgramMissing, ImageBroken."""
     name = image_name(layout)
-    if engine not in ENGINES:
-        raise UsageError(f"there is no engine {engine!r}", hint=f"there are: {', '.join(ENGINES)}")
-    _need_program(engine, hint=f"install {engine}, or take the layout {layout.folder} to where it is")
+    _need_engine(engine)
     if engine == "podman":
         said = _loaded_by_podman(layout)
         _rename_in_podman(said, f"localhost/{name}")
@@ -59,10 +66,8 @@ def push(layout: Layout, destination: str) -> str:
 
     Raises EngineFailed, ProgramMissing, UsageError.
     """
-    place = _DESTINATION.fullmatch(destination.removeprefix("docker://"))
-    if place is None:
-        raise UsageError(f"{destination!r} is no place in a registry", hint="write it as registry.example.org/team/trainer:1")
-    _need_program("skopeo", hint="install it (Debian, Ubuntu: apt install skopeo), or push from podman or docker after --load")
+    place = _place_of(destination)
+    _need_skopeo()
     # As docker and podman do: a registry on this machine has no certificate.
     here = ["--dest-tls-verify=false"] if re.fullmatch(r"(localhost|127(\.\d+){3})(:\d+)?", place["registry"]) else []
     repository, source = f"{place['registry']}/{place['name']}", f"oci:{layout.folder}:{image_name(layout)}"
@@ -133,6 +138,23 @@ def _add(archive: tarfile.TarFile, name: str, size: int, content: object) -> Non
         if isinstance(error, BrokenPipeError):
             raise
         raise ImageBroken(f"the layer {name} is shorter than its manifest says ({error})", hint="run `stoker image build` again") from error
+
+
+def _place_of(destination: str) -> re.Match[str]:
+    place = _DESTINATION.fullmatch(destination.removeprefix("docker://"))
+    if place is None:
+        raise UsageError(f"{destination!r} is no place in a registry", hint="write it as registry.example.org/team/trainer:1")
+    return place
+
+
+def _need_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise UsageError(f"there is no engine {engine!r}", hint=f"there are: {', '.join(ENGINES)}")
+    _need_program(engine, hint=f"install {engine}, or build without --load and take the layout to where it is")
+
+
+def _need_skopeo() -> None:
+    _need_program("skopeo", hint="install it (Debian, Ubuntu: apt install skopeo), or push from podman or docker after --load")
 
 
 def _need_program(name: str, *, hint: str) -> None:

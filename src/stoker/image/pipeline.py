@@ -157,7 +157,7 @@ class Pipeline:
 
     def _make(self, step: _Step) -> Blob:
         """Make a layer, unless another build makes it at this moment: then wait for that one's."""
-        with self.store.lock(f"make-{step.key}"):
+        with self.store.lock(f"make-{step.key}", what=f"the layer {step.title}"):
             blob = self.store.layer(step.key)
             if blob:
                 return blob

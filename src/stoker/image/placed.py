@@ -19,7 +19,11 @@ _MOST_BYTES = 64 << 20
 
 
 class NoToml(ValueError):
-    """The file cannot be read as TOML; the message says why and where."""
+    """The file is no TOML; the message says why and where."""
+
+
+class Unreadable(NoToml):
+    """The file is there and cannot be read at all; the message is the system's."""
 
 
 class PlacedToml:
@@ -48,14 +52,14 @@ class PlacedToml:
 
 
 def read_toml(path: Path) -> PlacedToml:
-    """Read a file. Raises NoToml, and FileNotFoundError when there is none."""
+    """Read a file. Raises NoToml, Unreadable, and FileNotFoundError when there is none."""
     try:
         with open(path, "rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise NoToml(f"it cannot be read: {error.strerror}") from error
+        raise Unreadable(str(error.strerror)) from error
     if len(data) > _MOST_BYTES:
         raise NoToml(f"it is larger than {_MOST_BYTES >> 20} MB")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.errors import ReportBroken
+from stoker.image.advisories import cause
 from stoker.image.vulnerability import Vulnerability, one_line, severity_of
 
 _MOST_BYTES = 1 << 30
@@ -42,7 +43,7 @@ def read_report(path: Path) -> Report:
         if isinstance(said, dict) and "matches" in said and "descriptor" in said:
             return _grype(said)
     except (OSError, ValueError, RecursionError) as error:
-        raise ReportBroken(f"{path} cannot be read: {error}", hint=_HINT) from error
+        raise ReportBroken(f"{path} cannot be read: {cause(error)}", hint=_HINT) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ReportBroken(f"{path} is not as trivy or grype write it ({type(error).__name__}: {error})", hint=_HINT) from error
     raise ReportBroken(f"{path} is neither trivy's nor grype's JSON", hint=_HINT)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stoker.catalog.versions import cuda_version, torch_version
 from stoker.errors import BadValue, SpecificationBroken
 from stoker.image.fields import Fields
-from stoker.image.placed import NoToml, PlacedToml, read_toml
+from stoker.image.placed import NoToml, PlacedToml, Unreadable, read_toml
 
 SPECIFICATION_FILE = "stoker.toml"
 VARIANTS = ("cli", "notebook", "ssh", "dev")
@@ -137,6 +137,8 @@ def _open(path: Path) -> PlacedToml:
         return read_toml(path)
     except FileNotFoundError as error:
         raise SpecificationBroken(f"there is no {path}", hint="`stoker image init` writes one that fits this machine") from error
+    except Unreadable as error:
+        raise SpecificationBroken(f"{path} cannot be read: {error}", hint="a specification is a file that you may read") from error
     except NoToml as error:
         raise SpecificationBroken(f"{path} is no TOML: {error}", hint="text stands in quotes, a list in [ ]; see https://toml.io") from error
 

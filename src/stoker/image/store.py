@@ -25,6 +25,8 @@ from stoker.image.holding import held
 from stoker.image.removal import remove
 
 _STEP_BYTES = 2**20
+# ENOENT: a folder that makes none in it (/proc), or that somebody removed meanwhile.
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG)
 # A record that is being written; of a process that was killed meanwhile it stays until the next prune.
 _NEW_RECORD = ".record-"
 _SAFE_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
@@ -165,7 +167,7 @@ class Store:
         path = self.folder / "roots" / _checked(key)
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self.lock(f"root-{key}"):
+        with self.lock(f"root-{key}", what="the base"):
             for stale in path.parent.glob(f"{key}.tmp-*"):  # left by a process that was killed: we hold its lock
                 remove(stale)
             with self._writing():
@@ -295,7 +297,7 @@ def keeping(folder: Path) -> Iterator[None]:
                 hint="`stoker image cache prune` frees what was not used lately, STOKER_CACHE names another folder; "
                 "then run the same command again: what was made so far is kept",
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno in _REFUSED:
             raise CacheUnwritable(
                 f"the image cache {folder} cannot be written to ({error.strerror})",
                 hint="name another folder with the environment variable STOKER_CACHE, or fix its owner or mode",

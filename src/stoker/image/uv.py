@@ -28,11 +28,17 @@ _UNWANTED = frozenset((*_UNWANTED_PYTHON, *_UNWANTED_PROJECT, *_UNWANTED_CHOICE)
 _TIMEOUT_S = 900.0
 _NO_SPACE = re.compile(r"no space left on device|os error 28\b|disk quota exceeded|os error 122\b", re.IGNORECASE)
 _NO_NETWORK = re.compile(
-    r"error sending request|dns error|tcp connect|connection (refused|reset)|timed out|network connectivity is disabled|server error", re.IGNORECASE
+    r"error sending request|dns error|tcp connect|connection (refused|reset)|timed out|network connectivity is disabled|server error"
+    r"|error decoding response body|request failed after",
+    re.IGNORECASE,
 )
 _REFUSED = re.compile(r"status code 40[13]\b|401 unauthorized|403 forbidden", re.IGNORECASE)
 _PROXY_REFUSED = re.compile(r"status code 407\b|407 proxy authentication", re.IGNORECASE)
 _GONE = re.compile(r"no solution found|was not found in the|there is no version of|no versions of", re.IGNORECASE)
+# Stoker itself needs it, and every package index has it.
+_OWN_GONE = re.compile(r"because (click was not found|there are no versions of click) ", re.IGNORECASE)
+_OWN_GONE_HINT = "what answers there is no package index: is its address whole (most end in /simple), and does it want a login?"
+_GONE_HINT = "is the name right, and is there a wheel for the image's Python? Another version, or other versions beside it, may fit"
 _INSTALL_HINT = "`python -m pip install uv` (or your own way to install it), so that `uv --version` works"
 _NETWORK_HINT = (
     "is the network up? Behind a proxy set HTTPS_PROXY; behind a mirror name it in stoker.toml (mirrors) or in UV_DEFAULT_INDEX or PIP_INDEX_URL, "
@@ -148,7 +154,5 @@ def explained(arguments: Sequence[str], said: str, code: int | None) -> StokerEr
     if _NO_NETWORK.search(said):
         return DownloadFailed(message, hint=_NETWORK_HINT)
     if _GONE.search(said):
-        return PackageGone(
-            message, hint="is the name right, and is there a wheel for the image's Python? Another version, or other versions beside it, may fit"
-        )
+        return PackageGone(message, hint=_OWN_GONE_HINT if _OWN_GONE.search(said) else _GONE_HINT)
     return BuildFailed(message, hint="what uv says above is the cause; then run the same command again")

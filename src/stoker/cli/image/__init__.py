@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import signal
+import threading
+from typing import NoReturn
+
 import click
 
 from stoker.cli.groups import Commands, Entry
+from stoker.errors import Terminated
 
 COMMANDS = {
     "init": Entry(module="stoker.cli.image.init", attribute="init", help="Write a stoker.toml that fits this machine."),
@@ -23,8 +29,20 @@ COMMANDS = {
 
 
 @click.command(cls=Commands, table=COMMANDS)
-def image() -> None:
+@click.pass_context
+def image(context: click.Context) -> None:
     """Describe an image in stoker.toml, lock it to the last byte, build it without a daemon or root, and prove what is in it.
 
     `stoker image init`, `stoker image lock`, `stoker image build` is the whole way. docs/images.md tells the rest.
     """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Not where `nohup` or a program of the person's has said otherwise.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                context.call_on_close(functools.partial(signal.signal, number, signal.signal(number, _terminated)))
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    """End as at Ctrl-C: a process that dies at once leaves a half-made base in memory, which is where there is room for it."""
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated(f"stopped by {signal.Signals(number).name}", hint="run the same command again: it goes on where it was")

@@ -15,6 +15,8 @@ from stoker.image.lock import LOCK_FILE
 from stoker.image.scan import scan
 from stoker.runs.columns import bold, printable
 
+_DUE = {True: "due", False: "not due"}
+
 
 @click.command()
 @click.argument("image", default=LOCK_FILE)
@@ -41,7 +43,9 @@ def age(image: str, days: int, with_scan: bool, as_json: bool) -> int:
 
 
 def _lines(found: Age) -> list[str]:
-    head = f"locked {found.locked}, {found.days} day{'s' * (found.days != 1)} ago: a rebuild is {'due' if found.due else 'not due'}"
+    past, days = found.days >= 0, abs(found.days)
+    told = f"{days} day{'s' * (days != 1)} {'ago' if past else 'in the future'}"
+    head = f"locked {found.locked}, {told}: {f'a rebuild is {_DUE[found.due]}' if past or found.due else 'its age is not known'}"
     return [
         bold(head),
         *(

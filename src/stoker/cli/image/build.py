@@ -13,8 +13,9 @@ from stoker.image import build as pipeline
 from stoker.image.build import Built, Order
 from stoker.image.bundle import open_bundle, write_bundle
 from stoker.image.compression import MEDIA_TYPES
+from stoker.image.delivery import need_target
 from stoker.image.oci import read_layout
-from stoker.image.output import ENGINES, load, push
+from stoker.image.output import ENGINES, load, need_outputs, push
 from stoker.image.progress import bytes_text
 from stoker.image.specification import SPECIFICATION_FILE, VARIANTS
 
@@ -46,6 +47,9 @@ def build(
 
     The digest of its manifest goes to stdout. What was made before is taken from the cache; a build that was stopped goes on where it was.
     """
+    need_outputs(engine, destination)
+    if bundle:
+        need_target(bundle)
     if from_bundle:
         if variants or git or bundle or compression != "zstd":
             told = "--from-bundle takes the image as it is: --variants, --compression, --git and --bundle are for building one"

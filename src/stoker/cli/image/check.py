@@ -8,7 +8,7 @@ import click
 
 from stoker import console
 from stoker.errors import ImageBroken
-from stoker.image.build import layout_of
+from stoker.image.build import built_layout
 from stoker.image.check import VERIFY_S, Checked
 from stoker.image.check import check as examine
 from stoker.image.checks.finding import Finding
@@ -22,7 +22,14 @@ from stoker.runs.columns import bold, printable
 @click.option("--lock", "lock_path", type=click.Path(path_type=Path), default=None, help="Compare with this lock (default: the one in the image).")
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Whose image it is (default: podman's, else docker's).")
 @click.option("--no-run", is_flag=True, help="Read it only: run none of its programs.")
-@click.option("--time-limit", metavar="S", type=float, default=VERIFY_S, show_default=True, help="How long `stoker verify --quick` may take in it.")
+@click.option(
+    "--time-limit",
+    metavar="S",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    default=VERIFY_S,
+    show_default=True,
+    help="How long `stoker verify --quick` may take in it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def check(image: str | None, lock_path: Path | None, engine: str | None, no_run: bool, time_limit: float, as_json: bool) -> None:
     """Compare an image with its lock, look for what should not be in it, and try it.
@@ -32,7 +39,7 @@ def check(image: str | None, lock_path: Path | None, engine: str | None, no_run:
     to, setuid programs, secrets and root as user are found. Exits with 67 when anything is wrong.
     """
     lock = read_lock(lock_path or Path(LOCK_FILE)) if lock_path or image is None else None
-    name = image or str(layout_of(lock_path or Path(LOCK_FILE), lock)) if lock else str(image)
+    name = image or str(built_layout(lock_path or Path(LOCK_FILE), lock)) if lock else str(image)
     found = examine(name, lock=lock, engine=engine, try_it=not no_run, verify_s=time_limit, on_part=lambda part: console.say(f"{part} ..."))
     if as_json:
         console.emit(found.as_dict())

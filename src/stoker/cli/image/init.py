@@ -10,7 +10,7 @@ from stoker.console import say
 from stoker.errors import SpecificationBroken
 from stoker.files import write_atomically, write_text_atomically
 from stoker.host import facts
-from stoker.image.placed import NoToml, read_toml
+from stoker.image.placed import NoToml, Unreadable, read_toml
 from stoker.image.presets import presets
 from stoker.image.specification import SPECIFICATION_FILE
 from stoker.image.starter import starter_text
@@ -45,6 +45,8 @@ def _others(path: Path, force: bool) -> str:
         what = f"{path} describes an image already and was not touched"
     except FileNotFoundError:
         return ""
+    except Unreadable as error:
+        raise SpecificationBroken(f"{path} is there and cannot be read: {error}", hint="move it away first") from error
     except NoToml as error:
         what = f"{path} is there already and was not touched; it is no TOML: {error}"
     if not force:

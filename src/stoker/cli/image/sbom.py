@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from stoker import console
-from stoker.files import write_text_atomically
 from stoker.image import sbom as bill
 from stoker.image.component import components
+from stoker.image.delivery import deliver, need_target
 from stoker.image.described import Described, describe
 
 _FORMATS = {"cyclonedx": bill.cyclonedx, "spdx": bill.spdx}
@@ -26,13 +26,15 @@ def sbom(image: str | None, form: str, output: Path | None) -> None:
     IMAGE is the folder of an OCI layout, the name of an image that podman or docker has, or a stoker.lock (default: the layout of the stoker.lock
     here, else that lock). A lock knows no licences: they are read from the image. The same image, and the same lock, give the same bytes.
     """
+    if output is not None:
+        need_target(output)
     found = describe(image)
     text = _FORMATS[form](found.lock, found.licences)
     console.say(_told(found))
     if output is None:
         click.echo(text, nl=False)
     else:
-        write_text_atomically(output, text)
+        deliver(output, lambda file: file.write(text.encode()))
         console.say(f"written: {output}")
 
 

@@ -9,7 +9,7 @@ import click
 
 from stoker import console
 from stoker.errors import UsageError
-from stoker.image.build import layout_of
+from stoker.image.build import built_layout
 from stoker.image.containerfile import containerfile
 from stoker.image.lock import LOCK_FILE, read_lock
 from stoker.image.progress import bytes_text
@@ -32,7 +32,7 @@ def show(layout: Path | None, lock: Path, as_containerfile: bool, as_json: bool)
             raise UsageError("--containerfile is made from a lock: a layout and --json do not go with it", hint="name the lock with --lock")
         click.echo(containerfile(read_lock(lock)).rstrip("\n"))
         return
-    found = shown(layout or layout_of(lock, read_lock(lock)))
+    found = shown(layout or built_layout(lock, read_lock(lock)))
     if as_json:
         console.emit({**dataclasses.asdict(found), "size": found.size, "unpacked_size": found.unpacked_size})
     else:

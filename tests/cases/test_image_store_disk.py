@@ -73,6 +73,8 @@ def test_a_store_that_can_only_be_read_is_read(small_disk: Path) -> None:
     with pytest.raises(CacheUnwritable), store.lock("new"):
         pass
     with pytest.raises(CacheUnwritable):
+        store.prune()
+    with pytest.raises(CacheUnwritable):
         fetch([Wanted(file="other", sha256="0" * 64, size=1, addresses=("http://127.0.0.1:9/x",))], store)
 
 

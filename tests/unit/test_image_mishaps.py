@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import types
@@ -15,9 +16,24 @@ from stoker.cli.image.age import age
 from stoker.cli.image.check import check
 from stoker.cli.image.init import init
 from stoker.cli.image.show import show
-from stoker.errors import CacheUnwritable, DownloadFailed, ImageBroken, LockBroken, LockMissing, PackageGone, SpecificationBroken, Terminated
-from stoker.image import debian
+from stoker.errors import (
+    CacheUnwritable,
+    DownloadFailed,
+    ImageBroken,
+    LockBroken,
+    LockMissing,
+    PackageGone,
+    RunFolderUnwritable,
+    SpecificationBroken,
+    StokerError,
+    Terminated,
+)
+from stoker.image import bootstrap, debian
 from stoker.image.apt import _complaints
+from stoker.image.checks.subject import read_lock_of
+from stoker.image.delivery import need_target
+from stoker.image.described import describe
+from stoker.image.holding import held
 from stoker.image.lock import read_lock, write_lock
 from stoker.image.oci import read_layout
 from stoker.image.specification import read_specification
@@ -153,3 +169,61 @@ def test_an_answer_that_breaks_off_is_a_failed_download():
 def test_apt_is_quoted_without_what_it_says_about_our_own_folder():
     said = "W: Unable to read /tmp/stoker-apt-x/etc/apt/apt.conf.d/ - DirectoryExists (2: No such file or directory)\nE: it failed"
     assert _complaints(Outcome(command="apt-get", code=100, out="", err=said)) == "E: it failed"
+
+
+def test_the_full_one_of_two_disks_is_named(tmp_path, monkeypatch):
+    """mmdebstrap says `No space left on device` for its root as for the tar, which lies in the cache."""
+    free = {"root": 10, "tar": 20}
+    disk = types.SimpleNamespace
+    monkeypatch.setattr(bootstrap.os, "statvfs", lambda place: disk(f_bavail=free["root"], f_frsize=1))
+    monkeypatch.setattr(bootstrap.os, "fstatvfs", lambda descriptor: disk(f_bavail=free["tar"], f_frsize=1))
+    with open(tmp_path / "raw.tar", "wb") as out:
+        assert "TMPDIR" in bootstrap._full(tmp_path, out).hint
+        free["tar"] = 0
+        full = bootstrap._full(tmp_path, out)
+    assert "image cache" in full.message
+    assert "STOKER_CACHE" in full.hint
+
+
+@pytest.fixture
+def closed(tmp_path, monkeypatch):
+    """A folder that may not be looked into, for root too: the system's refusal is played where that is asked."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    real = {name: getattr(os, name) for name in ("stat", "lstat", "open")}
+
+    def refusing(name):
+        def call(path, *arguments, **options):
+            if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(f"{folder}/"):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+            return real[name](path, *arguments, **options)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(os, name, refusing(name))
+    return folder
+
+
+def test_a_closed_folder_is_called_closed(closed):
+    with pytest.raises(ImageBroken, match="cannot be read \\(Permission denied\\)"):
+        read_layout(closed)
+    for call in (read_lock_of, describe):
+        with pytest.raises(StokerError):
+            call(str(closed))
+    with pytest.raises(RunFolderUnwritable):
+        need_target(closed / "x" / "sbom.json")
+
+
+def test_a_lock_that_cannot_be_made_in_anothers_cache_is_a_refusal(tmp_path, monkeypatch):
+    """It is opened for reading then, and "no such file" would be said of that."""
+    real = os.open
+
+    def call(path, flags, *arguments, **options):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", call)
+    with pytest.raises(PermissionError), held(tmp_path / "new.lock"):
+        pass

@@ -79,14 +79,25 @@ def bootstrap(
         code, said = _run(command, folder, out, created, while_waiting)
     if code != 0:
         if "No space left on device" in said:
-            raise DiskFull(
-                f"no space left on the disk while mmdebstrap made the root in {folder.parent}",
-                hint="free space there, or name another place: TMPDIR=...",
-            )
+            raise _full(folder.parent, out)
         raise BuildFailed(
             f"mmdebstrap said no (exit status {code}):\n{_last_words(said)}",
             hint="run the same command again; TMPDIR must allow programs and devices",
         )
+
+
+def _full(place: Path, out: BinaryIO) -> DiskFull:
+    """Return the error for the one of the two disks that is full: that of the root, or that of its tar."""
+    if _free(os.fstatvfs(out.fileno())) < _free(os.statvfs(place)):
+        hint = "`stoker image cache prune` frees what was not used lately, STOKER_CACHE names another folder; then run the same command again"
+        return DiskFull(f"no space left on the disk of the image cache while mmdebstrap wrote {out.name}", hint=hint)
+    return DiskFull(
+        f"no space left on the disk while mmdebstrap made the root in {place}", hint="free space there, or name another place: TMPDIR=..."
+    )
+
+
+def _free(disk: os.statvfs_result) -> int:
+    return disk.f_bavail * disk.f_frsize
 
 
 def _mode() -> str:

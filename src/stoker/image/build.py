@@ -7,6 +7,7 @@ fetched, opened or hashed. The configuration comes last and knows no clock: the 
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def layout_of(specification: Path, lock: Lock) -> Path:
 def built_layout(specification: Path, lock: Lock) -> Path:
     """Return the folder of the layout beside a specification. Raises ImageBroken when nothing was built there."""
     layout = layout_of(specification, lock)
-    if not layout.exists():
+    if not os.path.lexists(layout):
         raise ImageBroken(f"there is no {layout}: the image of this lock was not built here", hint="`stoker image build` builds it; or name an image")
     return layout
 

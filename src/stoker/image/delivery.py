@@ -14,8 +14,8 @@ from stoker.files import write_atomically, writing
 
 def need_target(path: Path) -> None:
     """Raise RunFolderUnwritable where no file can be written: better before hours of work than after them."""
-    if path.is_dir() or not path.parent.is_dir():
-        what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
+        what = "it is a folder" if os.path.isdir(path) else f"there is no folder {path.parent}"
         raise RunFolderUnwritable(f"{path} cannot be written: {what}", hint="name a file in a folder that is there")
     if not _is_special(path) and not os.access(path.parent, os.W_OK | os.X_OK):
         raise RunFolderUnwritable(f"{path.parent} cannot be written to", hint="fix its owner or mode, or name a file in another folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def describe(name: str | None) -> Described:
 
     Raises as `read_lock` and `read_subject`.
     """
-    project = Path(name) if name and (Path(name) / LOCK_FILE).is_file() else Path() if name is None else None
+    project = Path(name) if name and os.path.isfile(Path(name) / LOCK_FILE) else Path() if name is None else None
     if project is not None:
         return _of_project(project / LOCK_FILE)
     assert name is not None

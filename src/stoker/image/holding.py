@@ -37,9 +37,12 @@ def held(path: Path, *, shared: bool = False, wait: bool = True, says: str = "")
 def _opened(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except PermissionError:
+    except PermissionError as refusal:
         # Another user's, in a cache that is shared: reading is enough to lock it.
-        return os.open(path, os.O_RDONLY)
+        try:
+            return os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise refusal from None
 
 
 def _flock(descriptor: int, shared: bool, wait: bool, says: str) -> bool:

@@ -89,9 +89,7 @@ class Layout:
 
 def read_layout(folder: Path) -> Layout:
     """Read a layout that holds one image. Raises ImageBroken when it is none or is not whole (sizes of the layers, hashes of the rest)."""
-    if not (folder / "index.json").exists():
-        what = "holds no OCI layout" if folder.is_dir() else "is no folder" if folder.exists() else "is not there"
-        raise ImageBroken(f"{folder} {what}", hint="name a folder that `stoker image build` wrote, as NAME.oci")
+    _need_index(folder)
     try:
         index = _read_json(folder / "index.json")
         rows = index["manifests"]
@@ -111,6 +109,16 @@ def read_layout(folder: Path) -> Layout:
     return layout
 
 
+def _need_index(folder: Path) -> None:
+    try:
+        os.stat(folder / "index.json")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "holds no OCI layout" if os.path.isdir(folder) else "is no folder" if os.path.lexists(folder) else "is not there"
+        raise ImageBroken(f"{folder} {what}", hint="name a folder that `stoker image build` wrote, as NAME.oci") from error
+    except OSError as error:
+        raise ImageBroken(f"{folder} cannot be read ({error.strerror})", hint="fix its owner or mode, or name another layout") from error
+
+
 def write_layout(folder: Path, layers: Sequence[Layer], config: Mapping[str, Any], *, name: str, annotations: Mapping[str, str]) -> str:
     """Write an image and return its manifest digest; nothing is touched where it stands there already.
 
@@ -128,10 +136,11 @@ def write_layout(folder: Path, layers: Sequence[Layer], config: Mapping[str, Any
 
 def need_place(folder: Path) -> None:
     """Raise BuildFailed where `write_layout` would refuse a folder: better before hours of work than after them."""
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        _need_layout(folder)
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    with _refusals(folder):
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            _need_layout(folder)
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if os.path.exists(parent))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise BuildFailed(f"{folder} cannot be written to", hint="name another folder with --output, or fix its owner or mode")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def _whose(signer: Signer) -> list[str]:
 
 
 def _layout(target: str) -> Layout | None:
-    return read_layout(Path(target)) if Path(target).is_dir() else None
+    return read_layout(Path(target)) if os.path.isdir(target) else None
 
 
 def _manifest(layout: Layout) -> Path:

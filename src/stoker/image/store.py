@@ -244,7 +244,8 @@ class Store:
         """
         if dry_run or not self.folder.is_dir():
             return _chosen(self.kept(), older_than_s, keep_bytes)
-        with held(self.folder / "locks" / ".using.lock", says="an image is being built: waiting until that is done"):
+        using = self.folder / "locks" / ".using.lock"
+        with self._writing(), held(using, says="an image is being built: waiting until that is done"):
             chosen = _chosen(self.kept(), older_than_s, keep_bytes)
             for kept in chosen:
                 remove(kept.path)

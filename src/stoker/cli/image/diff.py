@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
     NEW is the stoker.lock of the working directory if it is left out. A folder stands for the stoker.lock in it. Sizes are those of the packages
     as they are fetched.
     """
-    found = difference(*(read_lock(path / LOCK_FILE if path.is_dir() else path) for path in (old, new)))
+    found = difference(*(read_lock(path / LOCK_FILE if os.path.isdir(path) else path) for path in (old, new)))
     if as_json:
         console.emit(found.as_dict())
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -51,8 +52,8 @@ def scan(image: str, osv: tuple[Path, ...], report: tuple[Path, ...], only: str 
 
 def _mirrors(image: str) -> Mirrors:
     """The mirrors of the stoker.toml that lies beside the lock, if there is one."""
-    path = Path(image) if Path(image).is_dir() else Path(image).parent
-    return read_specification(path / SPECIFICATION_FILE).mirrors if (path / SPECIFICATION_FILE).is_file() else Mirrors()
+    path = Path(image) if os.path.isdir(image) else Path(image).parent
+    return read_specification(path / SPECIFICATION_FILE).mirrors if os.path.isfile(path / SPECIFICATION_FILE) else Mirrors()
 
 
 def _lines(found: Scanned) -> list[str]:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -63,9 +64,9 @@ def read_subject(name: str, engine: str | None, *, only: re.Pattern[str] | None 
     """
     if only:
         only = re.compile(f"{re.escape(_LOCK_INSIDE)}|{only.pattern}", only.flags)
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return _of_layout(Path(name), engine or _first_engine(), only)
-    if Path(name).is_file():
+    if os.path.isfile(name):
         raise UsageError(f"{name} is a file", hint="give the folder of an OCI layout, as `stoker image build` makes it, or the name of an image")
     return _of_engine(name, engine, only)
 
@@ -89,10 +90,11 @@ def read_lock_of(name: str) -> Lock:
 def lock_path_of(name: str) -> Path | None:
     """Return the path of a lock, where `name` means one, whether it is there or not; None: it means an image."""
     path = Path(name)
-    if (path / LOCK_FILE).is_file():
+    # Not the methods of Path: until Python 3.14 a folder that is closed to us makes them raise.
+    if os.path.isfile(path / LOCK_FILE):
         return path / LOCK_FILE
     # An image's name is not taken for a lock that is missing, nor the other way round.
-    return path if path.is_file() or path.suffix == ".lock" or not (path.is_dir() or _first_engine()) else None
+    return path if os.path.isfile(path) or path.suffix == ".lock" or not (os.path.isdir(path) or _first_engine()) else None
 
 
 def read_configuration(image: Mapping[str, Any]) -> Configuration:

@@ -128,6 +128,17 @@ def test_a_registry_on_this_machine_needs_no_certificate_and_others_do(layout: L
     assert "tls-verify" not in lookalike
 
 
+def test_a_path_with_a_colon_is_pushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """skopeo takes what follows the first colon for the image's name."""
+    (tmp_path / "12:30").mkdir()
+    layout = written(tmp_path / "12:30", "gzip")
+    program(
+        tmp_path, monkeypatch, "skopeo", 'for one in "$@"; do last=$source; source=$one; done; last=${last#oci:}; test -f "${last%%:*}/index.json"'
+    )
+    push(layout, "registry.example.org/team/trainer")
+    assert called(tmp_path)[0].endswith(":team/trainer:latest docker://registry.example.org/team/trainer:latest")
+
+
 @pytest.mark.parametrize("destination", ["trainer", "", "--help", "registry.example.org/", "http://x/y", "a/b c"])
 def test_what_is_no_place_in_a_registry_is_refused_before_skopeo_runs(layout: Layout, destination: str) -> None:
     with pytest.raises(UsageError):

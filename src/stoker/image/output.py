@@ -70,9 +70,22 @@ def push(layout: Layout, destination: str) -> str:
     _need_skopeo()
     # As docker and podman do: a registry on this machine has no certificate.
     here = ["--dest-tls-verify=false"] if re.fullmatch(r"(localhost|127(\.\d+){3})(:\d+)?", place["registry"]) else []
-    repository, source = f"{place['registry']}/{place['name']}", f"oci:{layout.folder}:{image_name(layout)}"
-    _run(["skopeo", "copy", "--quiet", "--preserve-digests", *here, source, f"docker://{repository}{place['tag'] or ':latest'}"])
+    repository = f"{place['registry']}/{place['name']}"
+    with _without_colon(layout.folder) as folder:
+        source = f"oci:{folder}:{image_name(layout)}"
+        _run(["skopeo", "copy", "--quiet", "--preserve-digests", *here, source, f"docker://{repository}{place['tag'] or ':latest'}"])
     return f"{repository}@{layout.digest}"
+
+
+@contextlib.contextmanager
+def _without_colon(folder: Path) -> Iterator[Path]:
+    """Yield a path of a folder that skopeo understands: what follows a colon is the name of an image for it."""
+    if ":" not in str(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "layout").symlink_to(folder.absolute())
+        yield Path(place) / "layout"
 
 
 def image_name(layout: Layout) -> str:

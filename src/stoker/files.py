@@ -46,6 +46,15 @@ def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> Non
     write_atomically(path, lambda file: file.write(text.encode()), durable=durable)
 
 
+def need_target(path: Path) -> None:
+    """Raise RunFolderUnwritable where no file can be written: better before hours of work than after them."""
+    if os.path.isdir(path) or not os.path.isdir(path.parent):
+        what = "it is a folder" if os.path.isdir(path) else f"there is no folder {path.parent}"
+        raise RunFolderUnwritable(f"{path} cannot be written: {what}", hint="name a file in a folder that is there")
+    if not is_special(path) and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise RunFolderUnwritable(f"{path.parent} cannot be written to", hint="fix its owner or mode, or name a file in another folder")
+
+
 def is_special(path: Path) -> bool:
     """Whether a path leads to a device, a pipe or a socket, or is a link in a folder of devices, as /dev/stdout is."""
     try:

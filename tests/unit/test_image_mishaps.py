@@ -28,10 +28,10 @@ from stoker.errors import (
     StokerError,
     Terminated,
 )
+from stoker.files import need_target
 from stoker.image import bootstrap, debian
 from stoker.image.apt import _complaints
 from stoker.image.checks.subject import read_lock_of
-from stoker.image.delivery import need_target
 from stoker.image.described import describe
 from stoker.image.holding import held
 from stoker.image.lock import read_lock, write_lock

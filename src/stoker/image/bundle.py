@@ -25,7 +25,6 @@ from stoker.errors import HashMismatch, ImageBroken, UnsafeArchive
 from stoker.files import write_atomically, writing
 from stoker.image import configuration, oci
 from stoker.image.debian import fetch_debs
-from stoker.image.delivery import deliver
 from stoker.image.described import licences_of
 from stoker.image.entries import Entry, FileSource, file
 from stoker.image.fetching import fetch_wheels
@@ -82,7 +81,7 @@ def write_bundle(target: Path, *, specification: Path, layout: Layout) -> None:
         contents = {entry.path: {"sha256": sha256_of(entry), "size": entry.size} for entry in entries}
         told = {"format": _FORMAT, "name": lock.name, "manifest": layout.digest, "lock": lock.digest, "files": contents}
         first = file(_CONTENTS, json.dumps(told, sort_keys=True, indent=1).encode())
-        deliver(target, lambda out: _write(first, entries, out))
+        write_atomically(target, lambda out: _write(first, entries, out))
 
 
 def open_bundle(bundle: Path, folder: Path, layout: Path | None = None) -> Path:

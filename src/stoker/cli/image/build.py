@@ -9,11 +9,11 @@ import click
 
 from stoker import console
 from stoker.errors import UsageError
+from stoker.files import need_target
 from stoker.image import build as pipeline
 from stoker.image.build import Built, Order
 from stoker.image.bundle import open_bundle, write_bundle
 from stoker.image.compression import MEDIA_TYPES
-from stoker.image.delivery import need_target
 from stoker.image.oci import read_layout
 from stoker.image.output import ENGINES, load, need_outputs, push
 from stoker.image.progress import bytes_text

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from stoker import console
+from stoker.files import need_target, write_text_atomically
 from stoker.image import sbom as bill
 from stoker.image.component import components
-from stoker.image.delivery import deliver, need_target
 from stoker.image.described import Described, describe
 
 _FORMATS = {"cyclonedx": bill.cyclonedx, "spdx": bill.spdx}
@@ -34,7 +34,7 @@ def sbom(image: str | None, form: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
     else:
-        deliver(output, lambda file: file.write(text.encode()))
+        write_text_atomically(output, text)
         console.say(f"written: {output}")
 
 

@@ -174,8 +174,8 @@ def test_a_restart_that_nothing_would_do_is_said() -> None:
     rootless = Engine(name="podman", program="p", version=(5, 0), rootless=True)
     assert judge(facts(restarts=Restarts(systemd=True, enabled=True))) == ()
     assert only(facts(restarts=Restarts(systemd=True, enabled=False))).fix == "sudo systemctl enable podman-restart.service"
-    both = only(facts(at=site(engine=rootless), restarts=Restarts(systemd=True, enabled=False, lingering=False)))
-    assert both.fix == "systemctl --user enable podman-restart.service\nloginctl enable-linger"
+    both = only(facts(at=site(engine=rootless), restarts=Restarts(systemd=True, enabled=False, lingering=False, account="ann")))
+    assert both.fix == "systemctl --user enable podman-restart.service\nsudo loginctl enable-linger ann"
     assert "no systemd" in only(facts(restarts=Restarts(systemd=False, enabled=False))).what
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import pty
@@ -249,7 +250,7 @@ def test_an_ordinary_user_needs_the_controllers_and_in_the_background_lingering(
     (group / "cgroup.controllers").write_text("memory pids\n")
     assert kept(tmp_path, memory=2**30).words[1:3] == ("--user", "--scope")
     assert "set cpu here" in kept(tmp_path, memory=2**30, cpus=1).notes[0]
-    assert "loginctl enable-linger" in kept(tmp_path, memory=2**30, detach=True).notes[0]
+    assert f"sudo loginctl enable-linger {getpass.getuser()}" in kept(tmp_path, memory=2**30, detach=True).notes[0]
     (tmp_path / "var/lib/systemd/linger").mkdir(parents=True)
     (tmp_path / "var/lib/systemd/linger/someone").touch()
     assert kept(tmp_path, memory=2**30, detach=True).words

@@ -146,6 +146,14 @@ def test_a_container_that_somebody_removed_at_once_is_said(fake: Fake) -> None:
         starting.start(request(), fake.engine, on_line=quiet)
 
 
+def test_an_engine_that_falls_silent_after_a_start_has_not_lost_the_container(fake: Fake) -> None:
+    fake.does("made; printf '#!/bin/sh\\necho locked >&2; exit 125' > other; chmod +x other; mv other podman")
+    with pytest.raises(EngineSilent, match=f"started {ID[:12]}, and then: podman does not answer: locked") as raised:
+        starting.start(request(), fake.engine, on_line=quiet)
+    assert "stoker ps" in raised.value.hint
+    assert not fake.removed
+
+
 def test_without_a_folder_for_the_id_nothing_is_started(fake: Fake, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     fake.does("made")

@@ -27,8 +27,12 @@ _NOT_STARTED = (125, 126, 127)
 
 
 def found(engine: Engine, identity: str) -> Container:
-    """Return the container of an id. Raises EngineFailed where there is none any more."""
-    made = next((one for one in _listed(engine) if identity and one.id.startswith(identity)), None)
+    """Return the container of an id. Raises EngineFailed where there is none any more, EngineSilent where the engine no longer answers."""
+    try:
+        listed = EngineKeeper(engine=engine).containers(everything=True)
+    except EngineSilent as error:
+        raise EngineSilent(f"{engine.name} started {identity[:12]}, and then: {error.message}", hint="when it answers again: stoker ps -a") from None
+    made = next((one for one in listed if identity and one.id.startswith(identity)), None)
     if made is None:
         raise EngineFailed(f"{engine.name} started it, and it is gone already", hint=f"somebody removed it, or look: {engine.name} ps -a")
     return made

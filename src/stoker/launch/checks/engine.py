@@ -57,7 +57,9 @@ def restart_void(before: Before) -> Iterator[Finding]:
     user = " --user" if engine.rootless else ""
     sudo = "" if engine.rootless else "sudo "
     unit = "podman-restart.service" if engine.name == "podman" else "docker.service"
-    commands = [*([] if found.enabled else [f"{sudo}systemctl{user} enable {unit}"]), *([] if found.lingering else ["loginctl enable-linger"])]
+    # Without polkit, as on many servers, only root may turn lingering on, also for oneself.
+    linger = [] if found.lingering else [f"sudo loginctl enable-linger {found.account}"]
+    commands = [*([] if found.enabled else [f"{sudo}systemctl{user} enable {unit}"]), *linger]
     yield Finding(
         severity=Severity.WARNING,
         what="it would not come back after a reboot" + ("" if found.systemd else ": there is no systemd here"),

@@ -43,6 +43,8 @@ class Restarts:
     """Of podman-restart.service, or docker.service."""
     lingering: bool = True
     """Whether this user's services run without a login; for rootless engines."""
+    account: str = ""
+    """Who that is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +171,12 @@ def _restarts(root: Path, site: Site) -> Restarts:
     unit = "podman-restart.service" if site.engine.name == "podman" else "docker.service"
     own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd/user"
     enabled = any(next(folder.glob(f"*.wants/{unit}"), None) for folder in ([own] if rootless else [root / "etc/systemd/system"]))
+    account = _account_name()
     return Restarts(
         systemd=(root / "run/systemd/system").is_dir(),
         enabled=enabled,
-        lingering=not rootless or (root / "var/lib/systemd/linger" / _account_name()).exists(),
+        lingering=not rootless or (root / "var/lib/systemd/linger" / account).exists(),
+        account=account,
     )
 
 

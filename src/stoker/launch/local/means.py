@@ -60,7 +60,7 @@ def _scope(name: str, memory_bytes: int | None, cpus: float | None, detach: bool
         return (), f"systemd does not let ordinary users set {' and '.join(missing)} here"
     if user and detach and not (root / "var/lib/systemd/linger" / getpass.getuser()).exists():
         # With it the scope outlives the last logout; without it systemd would end the job there.
-        return (), "`loginctl enable-linger` makes it possible in the background"
+        return (), f"`sudo loginctl enable-linger {getpass.getuser()}` makes it possible in the background"
     limits = [*([f"MemoryMax={memory_bytes}", "MemorySwapMax=0"] if memory_bytes else []), *([f"CPUQuota={round(cpus * 100)}%"] if cpus else [])]
     words = (program, *(["--user"] if user else []), "--scope", "--quiet", "--collect", *(f"--property={limit}" for limit in limits), "--")
     tried = shell.run([*words, "true"], timeout_s=_PATIENCE_S)

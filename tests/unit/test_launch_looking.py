@@ -138,6 +138,13 @@ def test_stop(bench: Bench) -> None:
     assert bench.calls[1:] == ["stop -t 0 lab0123456789", "stop -t 45 lab0123456789"]
 
 
+def test_what_podman_starts_again_with_the_machine_is_said_when_it_is_stopped(bench: Bench) -> None:
+    (bench.folder / "inspect").write_text("always\n")
+    assert "`stoker rm lab` prevents that" in bench.type("stop", "lab").stderr
+    (bench.folder / "inspect").write_text("no\n")
+    assert "again" not in bench.type("stop", "lab").stderr
+
+
 @pytest.mark.parametrize("words", [("stop",), ("rm",), ("stop", "--all", "x"), ("rm", "--ended", "x"), ("exec", "lab"), ("logs",)])
 def test_what_does_not_fit_together(bench: Bench, words: tuple[str, ...]) -> None:
     bench.type(*words, status=2)

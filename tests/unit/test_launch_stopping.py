@@ -25,6 +25,7 @@ class Shelf:
     def __init__(self, name: str, *held: Container, code: int = 143, on_stop: Any = None) -> None:
         self.name, self.held, self.code, self.on_stop = name, list(held), code, on_stop
         self.did: list[str] = []
+        self.returning: tuple[str, ...] = ()
 
     def containers(self, *, everything: bool) -> tuple[Container, ...]:
         return tuple(one for one in self.held if everything or one.running)
@@ -34,6 +35,9 @@ class Shelf:
         if self.on_stop:
             self.on_stop()
         self.held = [dataclasses.replace(one, state="exited", exit_code=self.code) if one.id == container.id else one for one in self.held]
+
+    def returns(self, container: Container) -> bool:
+        return container.name in self.returning
 
     def remove(self, container: Container) -> bool:
         self.did.append(f"remove {container.name}")
@@ -138,6 +142,12 @@ def test_the_grace_is_that_of_the_label() -> None:
     assert keeper.did == ["stop night 120"]
     assert result.killed
     assert result.saved == ()
+
+
+def test_one_that_comes_back_with_the_machine() -> None:
+    keeper = shelf("podman", container("night"), container("day", number="2"))
+    keeper.returning = ("night",)
+    assert [stop(keeper, one).returns for one in keeper.held] == [True, False]
 
 
 def test_what_does_not_run_is_not_stopped() -> None:

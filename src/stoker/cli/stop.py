@@ -54,6 +54,8 @@ def _say(result: Stopped) -> None:
         console.warn(f"{name} did not end within {result.grace_s} s and was killed; `stoker stop -t SECONDS` gives it more time")
     else:
         console.say(f"{name}: ended after {spoken(result.took_s)} with {result.exit_code}")
+    if result.returns:
+        console.say(f"{name}: podman starts it again when this machine boots (--restart); `stoker rm {name}` prevents that")
     for saved in result.saved:
         console.say(f"{name}: saved {saved.path} ({size(saved.size_bytes)})")
     if not result.saved and result.container.kind == "run" and result.container.project:
@@ -63,4 +65,10 @@ def _say(result: Stopped) -> None:
 def _as_dict(result: Stopped) -> dict[str, Any]:
     saved = [{"path": str(one.path), "bytes": one.size_bytes, "written": one.written} for one in result.saved]
     fields = {"name": result.container.name, "id": result.container.id, "engine": result.container.engine, "ran": result.ran, "gone": result.gone}
-    return fields | {"exit_code": result.exit_code, "killed": result.killed, "seconds": round(result.took_s, 2), "saved": saved}
+    return fields | {
+        "exit_code": result.exit_code,
+        "killed": result.killed,
+        "returns": result.returns,
+        "seconds": round(result.took_s, 2),
+        "saved": saved,
+    }

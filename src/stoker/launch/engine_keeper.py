@@ -63,6 +63,14 @@ class EngineKeeper:
             self._run("unpause", container.id)  # what sleeps cannot save anything, and podman does not stop it
         self._change("stop", "-t", str(grace_s), container.id, timeout_s=grace_s + 60.0)
 
+    def returns(self, container: Container) -> bool:
+        """Tell whether one that was stopped is started again when the machine boots. Raises nothing.
+
+        podman-restart.service starts all with the policy `always` (seen with 4.3), docker's daemon none that a person stopped.
+        """
+        policy = ("inspect", "--type", "container", "--format", "{{.HostConfig.RestartPolicy.Name}}")
+        return self.name == "podman" and self._run(*policy, container.id).out.strip() == "always"
+
     def kill(self, container: Container, number: int) -> None:
         """Send a signal to the program that it was started for. Raises nothing."""
         self._run("kill", "--signal", str(int(number)), container.id)

@@ -37,6 +37,10 @@ class Keeper(Protocol):
         """Send SIGTERM, wait `grace_s` seconds, then SIGKILL; return when it has ended. Raises EngineFailed, EngineSilent."""
         ...
 
+    def returns(self, container: Container) -> bool:
+        """Tell whether one that was stopped is started again when the machine boots. Raises nothing."""
+        ...
+
     def kill(self, container: Container, number: int) -> None:
         """Send a signal to the program that it was started for; nothing happens where that is gone. Raises nothing."""
         ...

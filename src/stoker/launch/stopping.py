@@ -28,6 +28,8 @@ class Stopped:
     grace_s: int = 0
     saved: tuple[Saved, ...] = ()
     """Checkpoints that were written since the stop began, the newest first."""
+    returns: bool = False
+    """It is started again when the machine boots."""
 
     @property
     def killed(self) -> bool:
@@ -55,4 +57,5 @@ def stop(keeper: Keeper, container: Container, *, grace_s: int | None = None) ->
         took_s=took_s,
         grace_s=seconds,
         saved=saved_since(container.project, began) if container.project else (),
+        returns=after is not None and keeper.returns(container),
     )

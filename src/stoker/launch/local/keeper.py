@@ -64,6 +64,10 @@ class LocalKeeper:
             with contextlib.suppress(OSError):
                 folder.write(Ended(code=code, moment=time.time(), told="its supervisor was killed before"))
 
+    def returns(self, container: Container) -> bool:
+        """Nothing here comes back after a reboot."""
+        return False
+
     def kill(self, container: Container, number: int) -> None:
         """Send a signal to the program itself; where it is gone or was started by hand, to everything that is left of the job."""
         folder = _folder(container)

@@ -638,6 +638,16 @@ def test_the_users_own_exceptions_are_passed_on(everything_kept: None) -> None:
     assert len(calls) == 1
 
 
+def test_a_rehearsal_is_not_counted_among_the_losses(everything_kept: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, own = [], torch.autograd.backward
+    on()
+    monkeypatch.setattr(torch.autograd, "backward", lambda *args, **kwargs: (calls.append(1), own(*args, **kwargs))[1])
+    model: Any = Net()
+    losses = simple(model, sgd(model))
+    assert {"autocast", "layout"} <= outcomes("kept")
+    assert len(calls) == len(losses)
+
+
 def test_a_compiled_model_is_left_alone() -> None:
     model: Any = Net()
     on()

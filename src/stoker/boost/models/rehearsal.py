@@ -17,6 +17,8 @@ from stoker.boost.models import outputs
 from stoker.boost.models.operations import Kernels
 from stoker.host.limits import find_limits
 
+_own_backward = torch.autograd.backward
+"""As it was when boost came: who replaces it later, as recording does, is to see the script's own only."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 AUTOCAST_LIMIT = 0.1
@@ -154,7 +156,7 @@ def backward(found: Any) -> None:
     """Go backward from the sum of everything that can."""
     parts = [tensor.sum() for tensor in outputs.tensors(found) if tensor.requires_grad and tensor.is_floating_point()]
     if parts:
-        torch.stack([part.float() for part in parts]).sum().backward()
+        _own_backward(torch.stack([part.float() for part in parts]).sum())
 
 
 def difference(before: Any, after: Any) -> float:

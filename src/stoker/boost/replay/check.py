@@ -31,6 +31,9 @@ _TIMINGS = 2
 _PATIENCE = 1.5
 """So much slower may the first batches be where samples are kept: later epochs find them made."""
 
+_BESIDE = 2
+"""The script and one worker: as much as that is done at once at least."""
+
 _known: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], str | int]] = weakref.WeakKeyDictionary()
 """By data set and plan: why it was refused, or how many batches are still to be made both ways."""
 
@@ -129,15 +132,21 @@ class Check:
             if wanted < 2 * count:
                 break
             count = wanted
+        began = time.thread_time()
         room = self._made(job.stream, job.index[:count], count)
+        first_s = time.thread_time() - began
         if not job.stream.stands_at(after):
             return "a worker's random state after some samples differs from PyTorch's"
         reason = same(self._listed(data), handed(room.tensors))
         if reason is not None:
             return f"the first samples differ from PyTorch's: {reason}"
         del room  # as above
-        self._count(plain_s, self._timed(job.stream, before, job.index[:count], count), count)
-        at_once = min(workers, find_limits().cores) if self._plan.engine.serial else 1
+        if not self._plan.engine.serial:
+            self._count(plain_s, self._timed(job.stream, before, job.index[:count], count), count)
+            return self._pace(1) if self._slower(1) else None
+        # It runs in the script's own thread, where the whole first epoch waits for files to be decoded; even one worker works beside the script.
+        self._count(plain_s, first_s, count)
+        at_once = min(max(_BESIDE, workers), find_limits().cores)
         return self._pace(at_once) if self._slower(at_once) else None
 
     def _listed(self, data: Any) -> Any:
@@ -167,11 +176,11 @@ class Check:
         Seconds are the thread's own: what else runs on the machine is not to decide.
         """
         numbers = self._note.numbers
-        patience = _PATIENCE if getattr(self._plan.engine, "keeps", False) else 1.0
+        patience = _PATIENCE if at_once == 1 and getattr(self._plan.engine, "keeps", False) else 1.0
         return bool(numbers["check_replay_s"] > patience * numbers["check_plain_s"] / at_once)
 
     def _pace(self, at_once: int) -> str:
         numbers = self._note.numbers
         micros = [1e6 * numbers[name] / numbers["check_images"] for name in ("check_replay_s", "check_plain_s")]
-        beside = f" in each of {at_once} workers" if at_once > 1 else ""
+        beside = f", {at_once} at once" if at_once > 1 else ""
         return f"it would not be faster: {micros[0]:.0f} us a sample, the script's own way {micros[1]:.0f} us{beside}"

@@ -79,7 +79,8 @@ def _begun(loader: Any, plan: Plan) -> Any:
 
 
 def _note(loader: Any, outcome: Outcome, why: str) -> Note:
-    what = f"DataLoader({type(loader.dataset).__name__}, batch_size={loader.batch_size}, num_workers={loader.num_workers})"
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    what = f"DataLoader({type(loader.dataset).__name__}, batch_size={size}, num_workers={loader.num_workers})"
     return NOTES.add(Note(kind="loader", part="loader", what=what, where=user_line(2), outcome=outcome, why=why))
 
 

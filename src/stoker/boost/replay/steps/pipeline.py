@@ -24,6 +24,7 @@ from stoker.boost.replay.steps.timm_policies import TimmPolicy
 from stoker.boost.replay.steps.unknown import Unknown, as_it_is, unlike, user_code
 from stoker.boost.replay.steps.values import ToArray
 from stoker.boost.replay.steps.watch import Watch
+from stoker.boost.replay.steps.wrapper import handed_on
 from stoker.boost.replay.unfit import Unfit
 
 _SIZE_FREE = (Flip, ColorJitter, Rotation, Sometimes, Blur, TimmPolicy)
@@ -107,7 +108,7 @@ def _steps(transform: Any, watches: list[Watch]) -> list[Step]:
     if family is None and (step := timm_step(transform)) is not None and not _changed(transform):
         return [step]
     if family is None or type(transform).__name__ == "Lambda":
-        return [_own_code(transform, family)]
+        return _own(transform, family, watches)
     title = type(transform).__name__
     if title == "Sequential" or (title == "Compose" and (family == "v1" or transform.transforms)):
         watches.append(Watch(transform, FUNCTIONS))
@@ -116,6 +117,15 @@ def _steps(transform: Any, watches: list[Watch]) -> list[Step]:
     if title in ("RandomApply", "RandomChoice", "RandomOrder"):
         return [_choice(transform, family)]
     return [_library(transform, family)]
+
+
+def _own(transform: Any, family: Family | None, watches: list[Watch]) -> list[Step]:
+    """Return the steps of a callable of the user's: of what it hands its argument on to, or itself as it is."""
+    inner = handed_on(transform) if family is None and not _changed(transform) else None
+    if inner is None:
+        return [_own_code(transform, family)]
+    watches.append(Watch(transform, FUNCTIONS))
+    return _steps(*inner, watches)
 
 
 def _own_code(transform: Any, family: Family | None) -> Step:

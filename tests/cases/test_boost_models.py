@@ -6,6 +6,7 @@ Timing decides in a user's run; here every part is kept that gets as far as bein
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import stoker.boost
+from stoker.boost import guard
 from stoker.boost.models import compilation, compiled
 from stoker.boost.models import trial as trials
 from stoker.boost.models.trial import Verdict
@@ -636,6 +638,17 @@ def test_the_users_own_exceptions_are_passed_on(everything_kept: None) -> None:
     with pytest.raises(Refuses):
         model(next(batches())[0])
     assert len(calls) == 1
+
+
+def test_off_gives_the_compiler_its_call_back_and_blames_nobody(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_said", set())
+    known: Any = importlib.import_module("torch._dynamo.utils")
+    before = known.unpatched_nn_module_call
+    on()
+    assert known.unpatched_nn_module_call is nn.Module.__call__ is not before
+    stoker.boost.off()
+    assert known.unpatched_nn_module_call is nn.Module.__call__ is before
+    assert "somebody else" not in capsys.readouterr().err
 
 
 def test_a_rehearsal_is_not_counted_among_the_losses(everything_kept: None, monkeypatch: pytest.MonkeyPatch) -> None:

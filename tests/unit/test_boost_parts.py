@@ -264,6 +264,13 @@ def test_the_users_line_is_the_innermost_that_is_nobody_elses() -> None:
     assert [user_line() for _ in [0]] == [f"test_boost_parts.py:{sys._getframe().f_lineno}"]
 
 
+def test_the_line_of_a_notebook_has_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = "/tmp/ipykernel_7/4146752976.py"
+    shell = types.SimpleNamespace(compile=types.SimpleNamespace(_filename_map={cell: 3}))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    assert eval(compile("\n\nuser_line()", cell, "eval")) == "In[3]:3"
+
+
 def test_nothing_is_said_when_nothing_was_looked_at() -> None:
     process_note = Note(kind="process", part="allocator", what="malloc", where="", outcome="applied", why="so")
     assert summary.line([], "exact") is None

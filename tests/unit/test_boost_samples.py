@@ -236,7 +236,7 @@ def test_what_makes_no_batch_is_declined() -> None:
         samples(recognise_data(cifar(v1.RandomRotation(5))))
     with pytest.raises(Unfit, match="first sample cannot be made"):
         samples(recognise_data(cifar(v1.Normalize(MEAN, STD))))
-    with pytest.raises(Unfit, match="of a batch of str"):
+    with pytest.raises(Unfit, match="hold a str where one image or one label"):
         samples(recognise_data(cifar(v1.Compose([v1.RandomRotation(5), v1.ToTensor()]), target_transform=str)))
     with pytest.raises(Unfit, match="it is empty"):
         samples(recognise_data(Subset(cifar(v1.ToTensor()), [])))

@@ -76,13 +76,20 @@ os.register_at_fork(after_in_child=NOTES.renew)
 
 
 def user_line(skip: int = 1) -> str:
-    """Return `train.py:31`: the innermost line of the stack that is neither ours nor a library's; an empty text when there is none."""
+    """Return `train.py:31`, in a notebook `In[3]:31`: the innermost line of the stack that is neither ours nor a library's; else an empty text."""
     frame = sys._getframe(skip)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_OURS) and not any(part in name for part in _LIBRARIES):
-            return f"{Path(name).name}:{frame.f_lineno}"
+            return f"{_title(name)}:{frame.f_lineno}"
         if frame.f_back is None:
             break
         frame = frame.f_back
     return ""
+
+
+def _title(filename: str) -> str:
+    """Return the name of a file; of a notebook's cell its number, as IPython's tracebacks call it: its file has a hash for a name."""
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    numbers = getattr(getattr(ask(), "compile", None), "_filename_map", {})
+    return f"In[{numbers[filename]}]" if filename in numbers else Path(filename).name

@@ -85,7 +85,7 @@ def _tell_compiler(session: Session, plain: Callable[..., Any], ours: Callable[.
     names = ("torch._dynamo.utils", "torch._dynamo.variables.nn_module")
     for module in (sys.modules.get(name) for name in names):
         if module is not None and getattr(module, _DYNAMO_KNOWS, None) is plain:
-            session.patches.set(module, _DYNAMO_KNOWS, ours)
+            setattr(module, _DYNAMO_KNOWS, ours)
 
     def forget() -> None:
         for module in (sys.modules.get(name) for name in names):

@@ -231,7 +231,7 @@ def _collated(values: list[Any]) -> torch.Tensor:
     except Exception as error:
         raise Unfit(f"PyTorch cannot make a batch of {type(values[0]).__name__} ({type(error).__name__})") from error
     if type(collated) is not torch.Tensor or collated.layout is not torch.strided:
-        raise Unfit(f"PyTorch makes a {type(collated).__name__} of a batch of {type(values[0]).__name__}")
+        raise Unfit(f"its samples hold a {type(values[0]).__name__} where one image or one label is known")
     return collated
 
 

@@ -227,3 +227,13 @@ def test_a_lock_that_cannot_be_made_in_anothers_cache_is_a_refusal(tmp_path, mon
     monkeypatch.setattr(os, "open", call)
     with pytest.raises(PermissionError), held(tmp_path / "new.lock"):
         pass
+
+
+def test_a_misspelt_table_is_pointed_at(tmp_path):
+    path = tmp_path / "stoker.toml"
+    path.write_text('# mine\n[immage]\nname = "x"\n')
+    with pytest.raises(SpecificationBroken, match=r"is \[immage\] \(stoker.toml, line 2\) meant for it"):
+        read_specification(path)
+    path.write_text('[launch]\nengine = "auto"\n')
+    with pytest.raises(SpecificationBroken, match=r"has no table \[image\]$"):
+        read_specification(path)

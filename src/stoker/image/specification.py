@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from stoker.catalog.versions import cuda_version, torch_version
-from stoker.errors import BadValue, SpecificationBroken
+from stoker.errors import BadValue, SpecificationBroken, nearest
 from stoker.image.fields import Fields
 from stoker.image.placed import NoToml, PlacedToml, Unreadable, read_toml
 
@@ -103,8 +103,10 @@ def read_specification(path: Path) -> Specification:
     """Return what a `stoker.toml` says. Raises SpecificationBroken with file and line; nothing is looked up."""
     file = _open(path)
     if "image" not in file.values:
+        like = nearest("image", list(file.values))
         raise SpecificationBroken(
-            f"{path} has no table [image]", hint="`stoker image init` writes a stoker.toml that fits this machine, in a folder that has none"
+            f"{path} has no table [image]" + (f"; is [{like}] ({file.place(like)}) meant for it?" if like else ""),
+            hint="`stoker image init` adds one that fits this machine",
         )
     table = Fields(file, ("image",), error=SpecificationBroken)
     name = table.text("name")

@@ -100,7 +100,8 @@ def test_the_table_names_what_spdx_has():
             "LicenseRef-ISC-License-ISCL-",
         ),
         (["License: MIT", "Classifier: License :: OSI Approved :: ISC License (ISCL)"], "LicenseRef-MIT-"),
-        (["License-Expression: LicenseRef-NVIDIA-Proprietary"], "LicenseRef-LicenseRef-NVIDIA-Proprietary-"),
+        (["License: All of this", "        is the text.", "Classifier: License :: OSI Approved :: BSD License"], "LicenseRef-BSD-License-"),
+        (["License-Expression: LicenseRef-NVIDIA-Proprietary"], "LicenseRef-NVIDIA-Proprietary-"),
     ],
 )
 def test_a_wheel_is_taken_at_its_word(fields, wanted):

@@ -52,7 +52,7 @@ def spdx_expression(text: str) -> str | None:
 
 def reference(name: str, text: str, *, source: str) -> Licence:
     """Return a licence that SPDX has no name for: another text is another one, under whatever name."""
-    words = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:_MOST_NAME].strip("-.") or "unnamed"
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", name.removeprefix("LicenseRef-")).strip("-.")[:_MOST_NAME].strip("-.") or "unnamed"
     own = f"LicenseRef-{words}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
     return Licence(expression=own, texts={own: text}, source=source)
 

@@ -49,10 +49,10 @@ def _by_name(declared: str, field: str, files: Mapping[str, str]) -> Licence:
 
 def _as_it_stands(free: str, classifiers: list[str], files: Mapping[str, str]) -> Licence:
     fields = [*(["License"] if free else []), *(["classifiers"] if classifiers else [])]
-    name = free.splitlines()[0] if free else classifiers[0].rpartition(" :: ")[2]
-    # Some put the whole text of the licence into the field.
+    # Some put the whole text of the licence into the field: then a classifier is the better name.
+    names = [*([free] if free and "\n" not in free else []), *(one.rpartition(" :: ")[2] for one in classifiers), *free.splitlines()[:1]]
     whole = "\n".join([*([free] if free else []), *classifiers])
-    return reference(name.removeprefix(_CLASSIFIER), _text(whole, files), source=f"METADATA, {' and '.join(fields)}")
+    return reference(names[0], _text(whole, files), source=f"METADATA, {' and '.join(fields)}")
 
 
 def _by_files(files: Mapping[str, str]) -> Licence | None:

@@ -201,6 +201,13 @@ def built():
     return wanted, image
 
 
+def test_a_licence_that_shall_be_read_for_hours_is_passed_on_unread():
+    """A pattern that begins with blanks tries each of them: on a million that is 10^12 steps."""
+    blanks = "MIT" + " " * 1_000_000 + "x"
+    assert spdx_expression(blanks) is None
+    assert list(debian(f"Files: *\nLicense: {blanks}").texts.values()) == [blanks]
+
+
 def test_an_image_tells_its_licences(tmp_path):
     wanted, image = built()
     found = describe(str(image.write(tmp_path / "image.oci")))

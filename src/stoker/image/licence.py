@@ -17,6 +17,8 @@ _TOKEN = re.compile(r"\s*(\(|\)|[A-Za-z0-9.-]+\+?|\Z)")
 _MOST_NAME = 60
 # Deeper than any licence; a text of a thousand brackets comes from somebody who means harm.
 _DEEPEST = 20
+MOST_WORDS = 2000
+"""Letters of the longest licence by name: what is longer is a text, and reading it as names could take hours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ def identifiers() -> tuple[dict[str, str], dict[str, str]]:
 
 def spdx_expression(text: str) -> str | None:
     """Return an expression as SPDX spells it; None when the text is none, or names a licence that SPDX does not have."""
-    return _Expression(text).read()
+    return _Expression(text).read() if len(text) <= MOST_WORDS else None
 
 
 def reference(name: str, text: str, *, source: str) -> Licence:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker.catalog.tables import rows
-from stoker.image.licence import TABLE, Licence, identifiers, reference, together
+from stoker.image.licence import MOST_WORDS, TABLE, Licence, identifiers, reference, together
 
 _FORMAT = re.compile(r"Format(-Specification)?:\s*\S*(copyright-format|dep5|/dep/)", re.IGNORECASE)
 _FIELD = re.compile(r"([A-Za-z][A-Za-z-]*):[ \t]*(.*)")
@@ -73,8 +73,8 @@ def _body(paragraph: dict[str, str]) -> str:
 
 def _declared(paragraph: dict[str, str], texts: dict[str, str], package: str, source: str) -> Licence:
     said, own = _synopsis(paragraph), _body(paragraph)
-    if not said:
-        return reference(package, own, source=source)
+    if not said or len(said) > MOST_WORDS:
+        return reference(package, own or said, source=source)
     return _choice(said, own, texts, source) or _named(said, own, texts, source)
 
 

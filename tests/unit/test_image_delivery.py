@@ -51,6 +51,7 @@ def test_nothing_is_needed_for_a_layout_alone(monkeypatch, tmp_path):
 
 
 def test_a_folder_that_is_not_ours_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    pytest.importorskip("zstandard")
     (tmp_path / "stoker.toml").write_text('[image]\nname = "trainer"\ntorch = "none"\n')
     said = read_specification(tmp_path / "stoker.toml").digest
     write_lock(tmp_path / "stoker.lock", lock(specification=said, own=own(), machine=os.uname().machine, compression=compressor_name()))

@@ -14,6 +14,7 @@ import pytest
 
 from stoker import __version__, cli, errors
 from stoker.cli import failures
+from stoker.errors import DiskFull
 
 
 def ends(arguments: list[str]) -> int:
@@ -157,7 +158,16 @@ def test_a_reader_that_went_away_is_not_mentioned() -> None:
     assert done.returncode == 1
 
 
-def test_a_closed_stdout_is_no_bug() -> None:
-    done = subprocess.run(["sh", "-c", f"{sys.executable} -m stoker --version >&-"], capture_output=True, text=True)
+@pytest.mark.parametrize("words", ["--version", "resolve --gpu T4", "train --list"])
+def test_a_closed_stdout_is_no_bug(words: str) -> None:
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m stoker {words} >&- <&-"], capture_output=True, text=True)
+    assert done.returncode in (0, 7), done.stderr
     assert "bug" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_behind_stdout_is_no_bug() -> None:
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m stoker resolve --gpu T4 >/dev/full"], capture_output=True, text=True)
+    assert done.returncode == DiskFull.exit_code
+    assert "the output cannot be written" in done.stderr
+    assert "bug" not in done.stderr

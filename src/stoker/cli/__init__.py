@@ -46,25 +46,31 @@ def stoker() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    _open_streams()
     try:
         # Not click's own standalone mode: every kind of end is ours to say.
         status: Any = stoker.main(args=arguments, prog_name="stoker", standalone_mode=False)
-        _flush()
+        sys.stdout.flush()
     except BaseException as error:
         status = ended(error, sys.argv if arguments is None else ["stoker", *arguments])
     _leave(status if isinstance(status, int) else 0)
 
 
+def _open_streams() -> None:
+    """Let what the shell closed (`>&-`) lead nowhere: else the next file that is opened would be our output.
+
+    Programs that we start have it closed, as they would without us.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one's
+            setattr(sys, name, os.fdopen(nowhere, "w" if number else "r"))
+
+
 def _leave(status: int) -> None:
-    """Exit; a reader of our stdout that went away is not mentioned again when Python closes it."""
+    """Exit; a reader of our stdout that went away, or a disk that is full, is not mentioned again when Python closes it."""
     try:
-        _flush()
-    except BrokenPipeError:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
-
-
-def _flush() -> None:
-    # None: the shell closed it (`>&-`).
-    if sys.stdout is not None:
-        sys.stdout.flush()

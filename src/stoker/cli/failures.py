@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 
 import click
 
 from stoker.console import show_error
-from stoker.errors import Bug, Interrupted, StokerError
+from stoker.errors import Bug, DiskFull, Interrupted, StokerError
 
 # As click ends for the same cause while it writes.
 _BROKEN_PIPE = 1
@@ -29,7 +31,19 @@ def ended(error: BaseException, command: list[str]) -> int:
         return Interrupted.exit_code
     if isinstance(error, BrokenPipeError):
         return _BROKEN_PIPE
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and _is_full(sys.stdout.fileno()):
+        show_error(DiskFull(f"the output cannot be written ({error.strerror})", hint="free space where it goes, or let it go elsewhere"))
+        return DiskFull.exit_code
     return _bug(error, command)
+
+
+def _is_full(descriptor: int) -> bool:
+    """Whether nothing more can be written to it: a file on a full disk, or /dev/full. Writes nothing."""
+    try:
+        os.write(descriptor, b"")
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and os.fstatvfs(descriptor).f_bavail == 0
+    except OSError:
+        return True
 
 
 def _system_exit(error: SystemExit) -> int:

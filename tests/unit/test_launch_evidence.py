@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,19 @@ def test_who_stopped_it(place: Place) -> None:
     stops.forget_stop(ID)
     place.state(Status="exited", ExitCode=130)
     assert gather(place.engine, container()).stopped_by is None, "Ctrl-C in front of it is no stop by somebody"
+
+
+@pytest.mark.parametrize(("line", "oom"), [("A process of this unit has been killed by the OOM killer.", True), ("Deactivated successfully.", False)])
+def test_systemd_is_asked_about_its_scope(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, oom: bool) -> None:
+    journal = tmp_path / "programs/journalctl"
+    journal.parent.mkdir()
+    journal.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\necho "libpod-{ID}.scope: {line}"\n')
+    journal.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{journal.parent}:/usr/bin:/bin")
+    (place.root / "run/systemd/system").mkdir(parents=True)
+    place.state(Status="exited", Running=False, ExitCode=137)
+    ended = container()
+    assert gather(place.engine, ended).oom_killed is oom
+    asked = (tmp_path / "asked").read_text()
+    assert f"--unit libpod-{ID}.scope --since @{int(ended.started or 0)}" in asked
+    assert ("--user" in asked) is (os.geteuid() != 0)

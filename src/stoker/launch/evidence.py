@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -21,6 +22,8 @@ from stoker.launch.stops import stopped_by
 _TAIL_LINES = 200
 _TAIL_BYTES = 64 * 1024
 _STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+# As systemd's log says it of a unit.
+_OOM_KILLER = "killed by the OOM killer"
 # Between the clock of the engine and that of the kernel.
 _CLOCKS_S = 2.0
 
@@ -34,9 +37,10 @@ def gather(engine: Engine, container: Container) -> Ending:
     running = bool(state.get("Running")) and not state.get("Restarting")
     code = container.exit_code if not state else None if running or _never_ran(state) else int(state.get("ExitCode") or 0)
     counted = killed_for_memory(container.container, container.started) or (running and _killed_in_group(filesystem_root(), state))
+    told = bool(state.get("OOMKilled")) or counted
     return Ending(
         code=code,
-        oom_killed=bool(state.get("OOMKilled")) or counted,
+        oom_killed=told or (code == 128 + signal.SIGKILL and _killed_in_scope(engine, container)),
         memory_bytes=int(host.get("Memory") or 0) or None,
         shm_bytes=int(host.get("ShmSize") or 0) or None,
         read_only=bool(host.get("ReadonlyRootfs")),
@@ -89,6 +93,18 @@ def _killed_in_group(root: Path, state: dict[str, Any]) -> bool:
         if found := re.search(r"^oom_kill (\d+)$", read(path) or "", re.MULTILINE):
             return int(found[1]) > 0
     return False
+
+
+def _killed_in_scope(engine: Engine, container: Container) -> bool:
+    """Whether systemd says so, which has a scope for each of podman's containers and lets its person read about it.
+
+    Where all of a group is killed at once, the group is gone before podman's monitor has looked at it (seen with 4.3 on cgroup v2).
+    """
+    if engine.name != "podman" or container.started is None or not (filesystem_root() / "run/systemd/system").is_dir():
+        return False
+    own = ["--user"] if os.geteuid() != 0 else []
+    words = ["journalctl", *own, "--unit", f"libpod-{container.id}.scope", "--since", f"@{int(container.started)}"]
+    return _OOM_KILLER in shell.run([*words, "--output", "cat", "--no-pager", "--quiet"], timeout_s=ANSWER_S).out
 
 
 def _group_files(root: Path, pid: int) -> list[Path]:

@@ -10,7 +10,7 @@ import pytest
 
 from stoker.errors import EngineFailed, EngineMissing, EngineSilent, LaunchUnfit, UsageError
 from stoker.launch.containers import Container, from_podman
-from stoker.launch.engine import Engine, find_engines, find_image, installed
+from stoker.launch.engine import Engine, find_engines, find_image, installed, silent
 from stoker.launch.engine_keeper import EngineKeeper
 from stoker.launch.keepers import keepers
 
@@ -204,3 +204,10 @@ def test_only_terminals_that_images_know_are_handed_on(monkeypatch: pytest.Monke
     keeper = EngineKeeper(engine=Engine(name="docker", program="docker"))
     session = keeper.exec_session(container(), ["sh"], interactive=True, terminal=True, environment=[], folder=None, user=None)
     assert ("TERM" in session.words) == handed_on
+
+
+@pytest.mark.parametrize(
+    ("socket", "start"), [("/run/user/1000/docker.sock", "systemctl --user start docker"), ("/var/run/docker.sock", "sudo systemctl start docker")]
+)
+def test_whose_daemon_is_down_is_seen_by_its_socket(socket: str, start: str) -> None:
+    assert start in silent("docker", f"Cannot connect to the Docker daemon at unix://{socket}. Is the docker daemon running?").hint

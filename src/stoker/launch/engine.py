@@ -118,6 +118,8 @@ def silent(name: str, said: str) -> EngineSilent:
     last = last_line(said) or "it said nothing"
     if re.search(r"permission denied", said, re.IGNORECASE) and name == "docker":
         hint = "sudo usermod -aG docker $USER (a member is as good as root), then log in again; or --engine podman"
+    elif name == "docker" and "/run/user/" in said:
+        hint = "start your own daemon: systemctl --user start docker; or use another engine: --engine podman"
     elif name == "docker":
         hint = "start its daemon: sudo systemctl start docker; or use another engine: --engine podman"
     else:

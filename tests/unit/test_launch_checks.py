@@ -24,8 +24,8 @@ from stoker.launch.containers import Container
 from stoker.launch.defaults import decide
 from stoker.launch.engine import Engine, Image
 from stoker.launch.gpus import read_gpus
-from stoker.launch.limits import Unset
-from stoker.launch.request import Account, Mount, Port, Request
+from stoker.launch.limits import Unset, fitted
+from stoker.launch.request import Account, Limits, Mount, Port, Request
 from stoker.launch.site import Site
 from stoker.launch.starting import refuse
 from stoker.launch.wanted import Wanted
@@ -168,6 +168,15 @@ def test_limits_that_cannot_be_set_are_said_memory_loudest() -> None:
         memory, cpus = judge(facts(at=site(engine=engine), unset=unset))
         assert (memory.severity, cpus.severity) == (Severity.WARNING, Severity.NOTE)
         assert memory.fix
+
+
+def test_without_a_session_of_systemd_rootless_podman_sets_no_limits() -> None:
+    engine = Engine(name="podman", program="p", version=(4, 3, 1), rootless=True, session=False)
+    left, unset = fitted(Limits(memory_bytes=GIBIBYTE, cpus=None, shm_bytes=None, pids=4096), engine)
+    assert (left.memory_bytes, left.pids, [one.option for one in unset]) == (None, None, ["--memory", "--pids"])
+    memory = judge(facts(at=site(engine=engine), unset=unset[:1]))[0]
+    assert "no session" in memory.evidence[0]
+    assert "enable-linger" in memory.fix
 
 
 def test_a_restart_that_nothing_would_do_is_said() -> None:

@@ -99,6 +99,20 @@ def test_docker_that_is_podman_under_another_name(fake: Fake) -> None:
     assert [(found.name, found.version) for found in find_engines()] == [("podman", (5, 4, 2))]
 
 
+def test_whether_rootless_podman_has_a_session_of_systemd(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake("podman", "echo podman version 4.3.1")
+    monkeypatch.setenv("STOKER_HOST_ROOT", str(tmp_path))
+    monkeypatch.setattr("os.geteuid", lambda: 1001)
+    own = tmp_path / "sys/fs/cgroup/user.slice/user-1001.slice/user@1001.service"
+    own.mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text("cpu memory pids\n")
+    assert not find_engines(("podman",))[0].session
+    (own / "cgroup.controllers").write_text("memory pids\n")
+    assert find_engines(("podman",))[0].session
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert find_engines(("podman",))[0].session
+
+
 def test_a_docker_client_where_no_daemon_ever_ran_is_left_out(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake("docker", silence(NO_DAEMON))
     assert [keeper.name for keeper in keepers()] == ["docker", "local"]

@@ -43,6 +43,8 @@ class Engine:
     """Version of control groups: 1 or 2."""
     controllers: tuple[str, ...] = ()
     """Those that it can set for a container: memory, cpu, cpuset, pids, ..."""
+    session: bool = True
+    """Whether systemd has a session for this user; rootless podman sets no limits without one, and only warns."""
     storage: Path | None = None
     """Where it keeps images and containers; None: it does not say."""
     security: tuple[str, ...] = ()
@@ -163,12 +165,14 @@ def _asked_podman(engine: Engine) -> Engine:
     version, trouble = _told_version(engine)
     root = filesystem_root()
     rootless = os.geteuid() != 0
+    controllers = _controllers(root, rootless)
     return replace(
         engine,
         version=version,
         rootless=rootless,
         cgroups=_cgroups(root),
-        controllers=_controllers(root, rootless),
+        controllers=controllers,
+        session=not rootless or bool(controllers),
         storage=_podman_storage(rootless),
         security=("selinux",) if (root / "sys/fs/selinux/enforce").exists() else (),
         answers=trouble,

@@ -89,6 +89,8 @@ def _refusal(engine: Engine, controller: str) -> str | None:
         return f"the kernel has no cgroup controller {controller!r}" if engine.controllers and controller not in engine.controllers else None
     if engine.cgroups == 1:
         return f"{engine.name} without root can set no limits with cgroups v1 (boot with systemd.unified_cgroup_hierarchy=1)"
+    if not engine.session:
+        return f"systemd has no session for this user (`su` makes none), and {engine.name} sets no limits without one"
     if engine.controllers and controller not in engine.controllers:
         return f"systemd does not hand the cgroup controller {controller!r} to users (Delegate= of user@.service)"
     return None

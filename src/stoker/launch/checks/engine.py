@@ -40,6 +40,8 @@ def _delegate(before: Before, option: str) -> str:
     engine = before.site.engine
     if engine.cgroups == 1:
         return "sudo grubby --update-kernel=ALL --args=systemd.unified_cgroup_hierarchy=1   # or in GRUB_CMDLINE_LINUX; then reboot"
+    if not engine.session:
+        return "sudo loginctl enable-linger $(id -un)   # or log in over SSH"
     if engine.rootless:
         unit = "/etc/systemd/system/user@.service.d/delegate.conf"
         return (

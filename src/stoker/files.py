@@ -55,6 +55,11 @@ def need_target(path: Path) -> None:
         raise RunFolderUnwritable(f"{path.parent} cannot be written to", hint="fix its owner or mode, or name a file in another folder")
 
 
+def cause(error: Exception) -> str:
+    """Return why a file could not be read; of the system's refusals without the name, which was said already."""
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
+
+
 def is_special(path: Path) -> bool:
     """Whether a path leads to a device, a pipe or a socket, or is a link in a folder of devices, as /dev/stdout is."""
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.errors import ReportBroken, ScanIncomplete
+from stoker.files import cause
 from stoker.image.version_order import debian_key, python_key
 from stoker.image.vulnerability import Vulnerability, first_fix, one_line, severity_of
 from stoker.image.web import Web, masked, why
@@ -291,8 +292,3 @@ def _told(record: dict[str, Any], package: Package) -> Vulnerability | None:
         summary=one_line(record.get("summary") or record.get("details")),
         source="OSV",
     )
-
-
-def cause(error: Exception) -> str:
-    """Return why a file could not be read; of the system's refusals without the name, which was said already."""
-    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)

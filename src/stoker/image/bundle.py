@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from stoker import console
 from stoker.errors import HashMismatch, ImageBroken, UnsafeArchive
-from stoker.files import write_atomically, writing
+from stoker.files import cause, write_atomically, writing
 from stoker.image import configuration, oci
 from stoker.image.debian import fetch_debs
 from stoker.image.described import licences_of
@@ -213,8 +213,7 @@ def _opened(bundle: Path, hint: str) -> Iterator[tarfile.TarFile]:
     except (OSError, EOFError) as error:
         if isinstance(error, OSError) and error.filename not in (None, str(bundle), bundle):
             raise
-        what = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ImageBroken(f"{bundle} cannot be read ({what})", hint=f"is its name right? Else {hint}") from error
+        raise ImageBroken(f"{bundle} cannot be read ({cause(error)})", hint=f"is its name right? Else {hint}") from error
     except tarfile.TarError as error:
         raise ImageBroken(f"{bundle} is no bundle, or is cut short ({error})", hint=hint) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.errors import ReportBroken
-from stoker.image.advisories import cause
+from stoker.files import cause
 from stoker.image.vulnerability import Vulnerability, one_line, severity_of
 
 _MOST_BYTES = 1 << 30

@@ -19,7 +19,7 @@ from stoker.boost.replay.steps.makers import Shared, number, pair, size_of
 from stoker.boost.replay.steps.resampling import middle
 from stoker.boost.replay.steps.step import Known
 from stoker.boost.replay.steps.timm_policies import policy
-from stoker.boost.replay.steps.timm_sizes import crop_or_pad, kept_ratio, middle_or_pad
+from stoker.boost.replay.steps.timm_sizes import crop_or_pad, interpolation_of, kept_ratio, middle_or_pad
 from stoker.boost.replay.steps.values import PILToTensor, ToArray, ToTensor
 from stoker.boost.replay.steps.watch import Watch
 from stoker.boost.replay.stream import Stream
@@ -40,8 +40,6 @@ class InterpolatedCrop(Known):
     """Of the area."""
     ratio: tuple[float, float]
     """Width to height."""
-    interpolation: Any
-    """One, or a tuple of those that are drawn from."""
 
     @property
     def draws(self) -> bool:
@@ -50,8 +48,7 @@ class InterpolatedCrop(Known):
     def draw(self, stream: Stream, look: Look | None) -> tuple[Any, Look | None]:
         look = image_only(look, self.name)
         part = self._part(stream, look.height, look.width)
-        several = isinstance(self.interpolation, (tuple, list))
-        return (*part, stream.python.choice(self.interpolation) if several else self.interpolation), self.after(look)
+        return (*part, interpolation_of(self.twin, stream.python)), self.after(look)
 
     def _part(self, stream: Stream, height: int, width: int) -> tuple[int, int, int, int]:
         python, area = stream.python, width * height
@@ -146,8 +143,7 @@ def _was_read(kind: type) -> bool:
 def _crop(of: Any, shared: Shared) -> Known:
     height, width = size_of(of.size)
     name = f"RandomResizedCropAndInterpolation({height if height == width else (height, width)})"
-    parts = {"height": height, "width": width, "scale": pair(of.scale), "ratio": pair(of.ratio), "interpolation": shared["twin"].interpolation}
-    return InterpolatedCrop(**shared, **parts, name=name)
+    return InterpolatedCrop(**shared, name=name, height=height, width=width, scale=pair(of.scale), ratio=pair(of.ratio))
 
 
 def _erasing(of: Any, shared: Shared) -> Known:

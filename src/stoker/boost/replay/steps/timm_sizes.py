@@ -35,11 +35,9 @@ class KeptRatio(Known):
     def draw(self, stream: Stream, look: Look | None) -> tuple[Any, Look | None]:
         if not self.varies:
             return super().draw(stream, look)
-        look, own = image_only(look, self.name), self.twin
+        look = image_only(look, self.name)
         height, width = self._sized(look, *self._factors(stream.python))
-        several = isinstance(own.interpolation, (tuple, list))
-        interpolation = stream.python.choice(own.interpolation) if several else own.interpolation
-        return (height, width, interpolation), replace(look, height=height, width=width)
+        return (height, width, interpolation_of(self.twin, stream.python)), replace(look, height=height, width=width)
 
     def _factors(self, python: random.Random) -> tuple[float, float]:
         own, down, across = self.twin, 1.0, 1.0
@@ -115,12 +113,20 @@ class CropOrPad(Known):
         return vars(sys.modules[MODULE])["crop_or_pad"](image, **place, fill=self.twin.fill, padding_mode=self.twin.padding_mode)
 
 
+def interpolation_of(of: Any, python: random.Random) -> Any:
+    """Return the interpolation of a transform, drawn where it has several."""
+    return python.choice(of.interpolation) if _has_several(of) else of.interpolation
+
+
+def _has_several(of: Any) -> bool:
+    return isinstance(of.interpolation, (tuple, list))
+
+
 def kept_ratio(of: Any, shared: Shared) -> KeptRatio:
     """Return the step. Raises TypeError, ValueError or AttributeError for parameters that are no plain numbers, as all makers do."""
     for part in (of.random_scale_range, of.random_aspect_range):
         pair(part)
-    several = isinstance(of.interpolation, (tuple, list))
-    varies = several or number(of.random_scale_prob) > 0 or number(of.random_aspect_prob) > 0
+    varies = _has_several(of) or number(of.random_scale_prob) > 0 or number(of.random_aspect_prob) > 0
     if number(of.longest) < 0:
         raise ValueError(of.longest)
     size = size_of(of.size)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Generator
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,3 +74,11 @@ def own_folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         folder = tmp_path_factory.getbasetemp() / f"nobodys-{next(_NUMBERS)}"
     monkeypatch.setenv("STOKER_CACHE", os.environ.get("STOKER_TEST_CACHE", str(folder / "cache")))
     monkeypatch.setenv("STOKER_RUNS", str(folder / "runs"))
+
+
+@pytest.fixture(scope="module")
+def nobody_elses_jobs() -> Iterator[None]:
+    """What runs without a container is found in /proc, whoever of this user started it: other test runs wait meanwhile."""
+    with open(Path(tempfile.gettempdir()) / f"stoker-tests-jobs-{os.getuid()}", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield

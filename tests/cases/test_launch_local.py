@@ -32,6 +32,8 @@ from tests.conftest import REPOSITORY, find_uv, need
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 SAYS = "import os, sys, small; print(small.WORD, sys.prefix)"
 
+pytestmark = pytest.mark.usefixtures("nobody_elses_jobs")
+
 
 @pytest.fixture(autouse=True)
 def uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

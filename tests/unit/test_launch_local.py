@@ -22,7 +22,7 @@ from stoker.errors import BadValue, EngineFailed, LaunchUnfit, MountRefused, Nam
 from stoker.launch import labels, reach
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
-from stoker.launch.local import folder, job, marks, means, notebook, planned, starting, variables
+from stoker.launch.local import folder, job, marks, means, notebook, planned, processes, starting, variables
 from stoker.launch.local.environment import Environment
 from stoker.launch.local.folder import About, Ended, Folder, Started
 from stoker.launch.local.job import Job
@@ -38,6 +38,8 @@ from tests.conftest import REPOSITORY
 OWN = Environment(folder=Path(sys.prefix), stack=None, says="own")
 LOCKED = Environment(folder=Path("/cache/local/0/cu130"), stack="cu130", says="cu130")
 KEEPER = LocalKeeper()
+
+pytestmark = pytest.mark.usefixtures("nobody_elses_jobs")
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +158,8 @@ def test_the_description_holds_no_value_of_the_persons(project: Path, monkeypatc
 def a_process(root: Path, pid: int, name: str, *, state: str = "S", start: int = 77, **environment: str) -> None:
     place = root / "proc" / str(pid)
     place.mkdir(parents=True)
-    (place / "stat").write_text(f"{pid} ({name}) {state} " + " ".join(["0"] * 18) + f" {start} 0 0\n")
+    stat = {"state": state, **{str(number): "0" for number in range(4, 53)}, "22": str(start), "51": "140730080034797" if environment else "0"}
+    (place / "stat").write_text(f"{pid} ({name}) {' '.join(stat.values())}\n")
     (place / "environ").write_bytes(b"".join(f"{key}={value}\0".encode() for key, value in environment.items()))
     (place / "cmdline").write_bytes(b"python\0train.py\0")
 
@@ -176,6 +179,26 @@ def test_processes_are_found_by_their_marks(tmp_path: Path, monkeypatch: pytest.
     assert (start_of(10), start_of(11), start_of(99)) == (5, None, None)
     assert lives(10, 5)
     assert not lives(10, 6)
+
+
+def test_a_process_that_is_becoming_another_program_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Between execve's new memory and its new environment, /proc says that there is none.
+    monkeypatch.setenv("STOKER_HOST_ROOT", str(tmp_path))
+    a_process(tmp_path, 10, "sh")
+    a_process(tmp_path, 11, "kernel")
+    place = tmp_path / "proc/11/stat"
+    place.write_text(place.read_text().replace(" S 0 0 0 0 0 0 ", " S 0 0 0 0 0 2129984 "))
+    a_process(tmp_path, 12, "zombie", state="Z")
+    looks = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            (tmp_path / "proc/10/environ").write_bytes(b"STOKER_LAUNCH_NAME=night\0")
+
+    monkeypatch.setattr(processes.time, "sleep", wait)
+    assert [one.pid for one in marked()] == [10]
+    assert len(looks) == 3
 
 
 def test_what_was_started_by_hand_with_a_mark_is_found_and_stopped() -> None:
@@ -385,11 +408,12 @@ def test_a_program_that_is_not_there_leaves_nothing(project: Path) -> None:
 
 
 def test_streams_pass_through_and_what_is_left_behind_ends(project: Path, tmp_path: Path) -> None:
-    script = "cat; echo err >&2; pwd; sleep 321 >/dev/null 2>&1 & exit 0"
+    seconds = f"321.{os.getpid()}"  # not another run's
+    script = f"cat; echo err >&2; pwd; sleep {seconds} >/dev/null 2>&1 & exit 0"
     code = f"import sys; from tests.unit.test_launch_local import *; sys.exit(ran(Path({str(project)!r}), 'sh', '-c', {script!r})[0])"
     done = subprocess.run([sys.executable, "-c", code], input="in\n", capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"in\n{project}\n", "err\n")
-    assert not [one for one in marked() if "321" in one.command]
+    assert not [one for one in marked() if seconds in one.command]
 
 
 def test_closed_streams_are_no_reason_to_fail(project: Path, tmp_path: Path) -> None:

@@ -29,10 +29,13 @@ _TRIES = 5
 # What Debian's ncurses-base knows: under another name full-screen programs do not start.
 _TERMINALS = re.compile(r"(xterm|screen|tmux|rxvt|linux|vt\d+)([-.].*)?")
 # To the one that has our mark in its environment, and no parent in the container. In words that the smallest shell has.
+# A process that is becoming another program has no environment for less than a moment: it is looked at once more.
 _SIGNAL_INSIDE = """
 for process in /proc/[0-9]*; do
   case "$(cat "$process/status")" in *PPid:[[:space:]]0*)
-    case "$(cat "$process/environ")" in *"$1"*) kill "-$2" "${process#/proc/}";; esac;;
+    given=$(cat "$process/environ")
+    [ "$given" ] || given=$(cat "$process/environ")
+    case $given in *"$1"*) kill "-$2" "${process#/proc/}";; esac;;
   esac
 done
 """

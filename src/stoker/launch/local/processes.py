@@ -14,6 +14,8 @@ from stoker.host import filesystem_root
 from stoker.launch.local import marks
 
 _LOOK_S = 0.05
+_EXECUTE_S = 1.0
+_IS_OF_THE_KERNEL = 0x00200000  # PF_KTHREAD of linux/sched.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ def kill_all(members: Callable[[], Iterable[Process]], *, grace_s: float = 0.0) 
 
 
 def _read(folder: Path, mark: str) -> Process | None:
-    content = (folder / "environ").read_bytes()
+    content = _environment(folder)
     if mark.encode() not in content:
         return None
     rows = [row.partition("=") for row in content.decode(errors="replace").split("\0")]
@@ -104,7 +106,30 @@ def _read(folder: Path, mark: str) -> Process | None:
     return Process(pid=int(folder.name), start=start, environment=environment, command=tuple(words.split("\0")))
 
 
+def _environment(folder: Path) -> bytes:
+    """Return the environment; of a process that is becoming another program, and has none for a moment, the one that it gets."""
+    until = time.monotonic() + _EXECUTE_S
+    while not (content := (folder / "environ").read_bytes()) and time.monotonic() < until:
+        if not _executes(folder):
+            # It may have become one between the two looks.
+            return (folder / "environ").read_bytes()
+        time.sleep(0.001)
+    return content
+
+
+def _executes(folder: Path) -> bool:
+    """Whether a process is in the midst of execve(2): alive, and its environment has no place in its memory yet."""
+    fields = _stat(folder)
+    state, flags, environment_end = fields[0], int(fields[6]), int(fields[48])
+    return environment_end == 0 and state not in ("Z", "X") and not flags & _IS_OF_THE_KERNEL
+
+
 def _start(folder: Path) -> int | None:
-    # The name may hold blanks and parentheses: what comes after the last one counts.
-    fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    fields = _stat(folder)
     return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def _stat(folder: Path) -> list[str]:
+    """Return the fields of proc(5), stat, from the third on."""
+    # The name may hold blanks and parentheses: what comes after the last one counts.
+    return (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -47,6 +47,11 @@ class Engine(Protocol):
         """Write the rows `start` to `stop` of the batch. Raises what decoding raises."""
         ...
 
+    def read(self, index_B: np.ndarray) -> list[Any]:
+        """Return what the samples `index_B` are made of, for `plainly.same`: asked where batches are made ahead of their time (only engines
+        that are `ahead` make any), and again when such a batch is handed out. Costs no decoding."""
+        ...
+
     def current(self) -> bool:
         """Whether data set and transforms still are what the engine was made from (parameters compared, cheaply): asked before every batch
         of a loader without workers, and before every epoch of one with them."""

@@ -176,6 +176,10 @@ class Fused:
             return False
         return True
 
+    def read(self, index_B: np.ndarray) -> list[Any]:
+        """As `Engine.read`: nothing, since its batches are made when they are asked for."""
+        return []
+
     def current(self) -> bool:
         """As `Engine.current`."""
         return self._glance.same() or (self.data.current() and all(part.current() for part in self.parts))

@@ -91,7 +91,7 @@ class Samples:
             sample.kept = None
 
     def read(self, index_B: np.ndarray) -> list[Any]:
-        """Return what the samples `index_B` are made of, for `same`: file names, labels, pixels of arrays. Costs no decoding."""
+        """As `Engine.read`: file names, labels, pixels of arrays."""
         found: list[Any] = []
         for leaf, place in zip(*self._data.locate(index_B), strict=True):
             source = self._routes[int(leaf)].source

@@ -28,7 +28,6 @@ from stoker.boost.replay.lines import begin
 from stoker.boost.replay.plainly import same
 from stoker.boost.replay.plan import Plan, hooked
 from stoker.boost.replay.rooms import Rooms, handed
-from stoker.boost.replay.samples import Samples
 from stoker.boost.replay.sources import folder
 from stoker.boost.replay.stream import Stream
 from stoker.boost.replay.unfit import Unfit
@@ -201,14 +200,14 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
         self._read_ahead()
         job = self._crew.jobs[0]
         room = self._crew.finish(job)
-        if job.read is not None and isinstance(engine, Samples) and same(engine.read(index_B), job.read) is not None:
+        if job.read is not None and same(engine.read(index_B), job.read) is not None:
             raise Unfit("the samples of the data set were changed while it was iterated")
         self._crew.pop()
         return room
 
     def _job(self, index: Any, index_B: np.ndarray) -> Job:
         job = Job(index=index, index_B=index_B, stream=self._stream)
-        if self._plan.reads_ahead and isinstance(self._plan.engine, Samples):
+        if self._plan.reads_ahead:
             job.read = self._plan.engine.read(index_B)
         if self._plan.engine.draws:  # in this thread, now
             job.room = self._rooms.take(self._plan.engine.shapes(len(index_B)))

@@ -95,6 +95,10 @@ class Tensors:
                 first, last = np.searchsorted(place_K, (start, stop))
                 out_BR[place_K[first:last]] = fields[k].bytes_NR[local_K[first:last]]
 
+    def read(self, index_B: np.ndarray) -> list[Any]:
+        """As `Engine.read`: nothing, since its batches are made when they are asked for."""
+        return []
+
     def current(self) -> bool:
         """As `Engine.current`."""
         return self.data.current() and all(rows.current() for fields in self.fields for rows in fields)

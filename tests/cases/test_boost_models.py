@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import stoker.boost
-from stoker.boost import guard
+from stoker.boost import guard, summary
 from stoker.boost.models import compilation, compiled
 from stoker.boost.models import trial as trials
 from stoker.boost.models.trial import Verdict
@@ -410,16 +410,16 @@ SCENARIOS: dict[Callable[[], Result], set[str]] = {
     lbfgs: set(),
     frozen_backbone: {"autocast", "layout", "fused"},
     hooks: {"layout", "operations", "fused"},
-    hook_put_on_later: {"autocast", "layout", "operations", "fused"},
+    hook_put_on_later: {"layout", "operations", "fused"},
     own_call: {"autocast", "layout", "operations", "fused"},
     step_in_a_thread: {"autocast", "layout", "operations", "fused"},
     own_autocast_and_scaler: {"layout", "operations", "fused"},
-    flat_weights: {"autocast", "layout", "operations", "fused"},
+    flat_weights: {"autocast", "operations", "fused"},
     checkpoints: {"autocast", "layout", "fused"},
     adadelta: {"autocast", "layout", "operations", "fused"},
     gradient_penalty: {"autocast", "layout", "operations", "fused"},
 }
-"""What is tried on the CPU in tier fast, by training."""
+"""What is kept to the end on the CPU in tier fast, by training."""
 
 
 @pytest.fixture(autouse=True)
@@ -608,6 +608,33 @@ def test_a_run_that_ends_early_says_so() -> None:
     notes = [note for note in NOTES.kept if note.part == "layout"]
     assert [(note.outcome, "over before" in note.why) for note in notes] == [("dropped", True)]
     assert notes[0].where.startswith("test_boost_models.py:")
+
+
+def test_what_is_taken_back_is_no_longer_said_to_be_kept(everything_kept: None) -> None:
+    on()
+    hook_put_on_later()
+    note = next(note for note in NOTES.kept if note.part == "autocast")
+    assert (note.outcome, note.why) == (
+        "dropped",
+        "the script has put a hook on Linear; until then it was kept: bfloat16 autocast inside the model: a test keeps it",
+    )
+    assert [other.part for other in NOTES.kept].count("autocast") == 1
+    assert "autocast" not in (summary.line(NOTES.kept, "fast") or "")
+
+
+def test_weights_that_are_computed_for_every_call_are_named_as_the_reason(everything_kept: None) -> None:
+    on("close")
+    model: Any = Net()
+    for part in (model.features[0], model.features[3]):
+        nn.utils.parametrizations.weight_norm(part)
+    model.features[5] = nn.Identity()
+    model.dropout = nn.Identity()
+    model.head = nn.Linear(512, 4)
+    train(model, 20)
+    assert {(note.part, note.why) for note in NOTES.kept if note.outcome == "declined" and "CUDA" not in note.why and note.part != "threads"} == {
+        ("layout", "the weights of its convolutions are computed anew for every call"),
+        ("operations", "max pool and dropout by Stoker's kernels: the model calls no max pool and no dropout that they take"),
+    }
 
 
 def test_what_fails_later_is_done_again_plainly(everything_kept: None) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import pickle
 import random
 from collections import OrderedDict, namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -180,6 +181,14 @@ def test_a_view_declines_the_layout_and_not_autocast() -> None:
     images = torch.randn(2, 3, 8, 8)
     assert "view size is not compatible" in (rehearsed(Views(), images, autocast=False, layout=True) or "")
     assert rehearsed(Views(), images) is None
+
+
+def test_a_copy_needs_memory_that_can_be_had_and_not_memory_that_nobody_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "proc").mkdir()
+    monkeypatch.setenv("STOKER_HOST_ROOT", str(tmp_path))
+    for available_kb, room in ((8_000_000, True), (20, False)):
+        (tmp_path / "proc/meminfo").write_text(f"MemTotal: 16000000 kB\nMemFree: 20 kB\nMemAvailable: {available_kb} kB\n")
+        assert rehearsal.room_for_copy(nn.Linear(64, 64), CPU) is room
 
 
 def test_lost_precision_is_declined() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from stoker.boost.models.rehearsal import convolution_weights
+from stoker.boost.models.rehearsal import CONVOLUTIONS, convolution_weights
 from stoker.boost.models.ways import Group
 
 _OWNERS = 2
@@ -29,7 +29,7 @@ class Layout:
         """Decline where weights are already laid out, by the script or into DistributedDataParallel's buckets, or shared."""
         weights = _weights(training, everything=True)
         if not weights:
-            return "there is no two-dimensional convolution"
+            return _why_none(training)
         if any(isinstance(entry.module, nn.parallel.DistributedDataParallel) for entry in training.entries):
             return "DistributedDataParallel has laid out its buckets for the weights as they are"
         if any(weight.dtype != torch.float32 or weight.layout != torch.strided for weight in weights):
@@ -70,6 +70,11 @@ class Layout:
             if weight is not None and weight.grad is not None and weight.grad.data_ptr() == tensor.data_ptr():
                 return weight, True
         return None
+
+
+def _why_none(training: Group) -> str:
+    found = any(isinstance(part, CONVOLUTIONS) for entry in training.entries if entry.root is not None for part in entry.root.modules())
+    return "the weights of its convolutions are computed anew for every call" if found else "there is no two-dimensional convolution"
 
 
 def _weights(training: Group, *, everything: bool = False) -> list[nn.Parameter]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from torch import nn
 
 from stoker.boost.models import outputs
 from stoker.boost.models.operations import Kernels
-from stoker.host.limits import find_limits
+from stoker.boost.replay.available import share_bytes
 
 _own_backward = torch.autograd.backward
 """As it was when boost came: who replaces it later, as recording does, is to see the script's own only."""
@@ -25,6 +24,8 @@ AUTOCAST_LIMIT = 0.1
 """Largest difference of the outputs, in norms, that is still rounding: bfloat16 has 8 bits, and deep nets add up to a few per cent."""
 
 LAYOUT_LIMIT = 1e-3
+
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def user_hooks(module: nn.Module) -> str | None:
@@ -65,8 +66,8 @@ def room_for_copy(module: nn.Module, device: torch.device) -> bool:
     needed = 3 * sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
     if device.type == "cuda":
         return needed < torch.cuda.mem_get_info(device)[0] / 2
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return needed < min(free, find_limits().memory_limit_bytes or free) / 2
+    half_bytes = share_bytes(0.5)
+    return half_bytes is None or needed < half_bytes
 
 
 def first_line(error: Exception) -> str:
@@ -106,9 +107,8 @@ def channels_last(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def convolution_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of the two-dimensional convolutions, each once."""
-    kinds = nn.Conv2d | nn.ConvTranspose2d
-    weights = (part._parameters.get("weight") for part in module.modules() if isinstance(part, kinds))
+    """Return the weights of the two-dimensional convolutions, each once; those that are computed anew for every call are no parameters of theirs."""
+    weights = (part._parameters.get("weight") for part in module.modules() if isinstance(part, CONVOLUTIONS))
     return list({id(weight): weight for weight in weights if weight is not None}.values())
 
 

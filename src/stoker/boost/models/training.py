@@ -63,6 +63,8 @@ class Training:
         self._plan: Generator[Attempt, Verdict | None, None] | None = None
         self._running: _Running | None = None
         self._broken: str | None = None
+        self._kept: dict[str, Note] = {}
+        """By part: what says that it is kept, as long as it is."""
 
     def optimizers(self) -> list[Optimizer]:
         """Return those that are alive."""
@@ -102,6 +104,8 @@ class Training:
         self._switch(self.on[part], False)
         if self._running is not None and self._running.attempt.involves(part):
             self._broken = why
+        elif (kept := self._kept.pop(part, None)) is not None:
+            kept.outcome, kept.why = outcome, f"{why}; until then it was kept: {kept.why}"
         else:
             self.note(part, outcome, why)
 
@@ -208,12 +212,14 @@ class Training:
         running.patience -= 1
         if waiting and running.patience > 0:
             return
+        called = [entry for entry in self.entries if entry not in waiting]
         for entry in waiting:
             entry.wanted, entry.obstacle = None, "it was not called with gradients"
         if self.able() or ranks.world() > 1:
             self._start()
         else:
-            obstacles = [entry.obstacle for entry in self.entries if entry.obstacle]
+            # What is called tells more than what is not: parametrizations are called alone when they are put on, and never again.
+            obstacles = [entry.obstacle for entry in (*called, *waiting) if entry.obstacle]
             why = obstacles[0] if obstacles else "the model is gone"
             self._answer("declined", Verdict(keep=False, why=why, plain_step_s=None, step_s=None, steps=0))
 
@@ -284,6 +290,8 @@ class Training:
             together = f" (together with {running.attempt.ways[0].name})" if number else ""
             note.outcome, note.why = outcome, f"{way.told}{together}: {verdict.why}"
             note.numbers.update({} if number else verdict.numbers())
+            if kept:
+                self._kept[way.name] = note
         self._next(verdict)
         self._last_s = time.perf_counter() - waited_s()
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from stoker.runner.interpreter import installing
 from tests.conftest import need
 
 STOKER = [sys.executable, "-m", "stoker", "boost"]
@@ -168,7 +169,8 @@ def test_a_python_without_stoker_is_told_how_to_get_it_and_runs_all_the_same(tmp
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = boosted([other / "bin/python", "-c", "print('ran')"], env=variables)
     assert (done.returncode, done.stdout) == (0, "ran\n")
-    assert f"{other}/bin/python -m pip install stoker" in done.stderr
+    assert f"{installing(f'{other}/bin/python')}, or run {sys.executable}, which has it" in done.stderr
+    assert "install stoker" not in done.stderr  # by its name alone, it might be somebody else's
     assert "\n" not in done.stderr.strip()
 
 
@@ -258,6 +260,7 @@ def test_explain_tells_everything_with_its_place(tmp_path: Path) -> None:
     done = boosted(python(path), "--explain", "--off", "allocator")
     lines = done.stderr.splitlines()
     assert lines[0].startswith("stoker boost: tier exact, stoker ")
+    assert lines.pop(1) == "  switched off: allocator"
     assert lines[1:4] == [
         "  loader train.py:3 DataLoader(Fake)",
         "    loader: applied: known",
@@ -265,3 +268,18 @@ def test_explain_tells_everything_with_its_place(tmp_path: Path) -> None:
     ]
     assert lines[4:6] == ["  loader b.py:9 DataLoader(Odd)", "    loader: declined: Odd is odd"]
     assert "1 loader replayed, 1 declined" in lines[6]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], ["  nothing was looked at: no DataLoader was iterated in this process"]),
+        (["--tier", "close"], ["  nothing was looked at: no DataLoader was iterated and no model was trained in this process"]),
+        (["--off", "loader,copies"], ["  switched off: copies, loader", "  nothing was looked at: no part that looks at anything is on"]),
+    ],
+)
+def test_explain_does_not_speak_of_what_it_could_not_see(tmp_path: Path, options: list[str], said: list[str]) -> None:
+    path = script(tmp_path, "pass", "launch.py")
+    lines = boosted(python(path), "--explain", *options).stderr.splitlines()
+    assert lines[0].startswith("stoker boost (launch.py): tier ")
+    assert lines[1 : 1 + len(said)] == said

@@ -66,7 +66,8 @@ def _speak(request: Request, notes: list[Note]) -> None:
         return
     lines: list[str] = []
     if request.explain and (_noted(notes) or process.is_first()):
-        lines += summary.explanation(notes, request.tier, _versions_line(), process.name())
+        name = process.name() if _noted(notes) else process.script()
+        lines += summary.explanation(notes, request, _versions_line(), name)
     said = None if request.quiet else summary.line(notes, request.tier, process.name())
     if said is not None:
         lines.append(said)

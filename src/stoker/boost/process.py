@@ -44,6 +44,12 @@ def name() -> str:
     return multiprocessing.current_process().name if parent_process() is not None and rank() is None else ""
 
 
+def script() -> str:
+    """Return `torchrun`, `train.py`: what this process was started as, told where it is a launcher and its children do the work."""
+    name = Path((getattr(sys, "argv", None) or [""])[0]).name
+    return "" if name.startswith("-") else name
+
+
 def is_first() -> bool:
     """Whether this is the very program that `stoker boost` was given."""
     return os.environ.get(FIRST_PID) == str(os.getpid())

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stoker.boost.notes import Note
+from stoker.boost.parts import PARTS, Asked, active
 
 _PERIOD_S = 0.001
 """A span of time shorter than this gives no rate."""
@@ -47,12 +48,14 @@ def line(notes: Sequence[Note], asked: str, process: str = "") -> str | None:
     return f"stoker boost{where}: " + " | ".join([asked, *(text for text in said if text)])
 
 
-def explanation(notes: Sequence[Note], asked: str, versions: str, process: str = "") -> list[str]:
-    """Return the lines of --explain: every note, under the loader or model that it is about."""
+def explanation(notes: Sequence[Note], request: Asked, versions: str, process: str = "") -> list[str]:
+    """Return the lines of --explain: every note, under the loader or model that it is about, and the parts that were to stay off."""
     where = f" ({process})" if process else ""
-    lines = [f"stoker boost{where}: tier {asked}, {versions}"]
+    lines = [f"stoker boost{where}: tier {request.tier}, {versions}"]
+    if request.off:
+        lines.append(f"  switched off: {', '.join(sorted(request.off))}")
     if all(note.kind == "process" for note in notes):
-        lines.append("  nothing was looked at: no DataLoader was iterated and no model was trained in this process")
+        lines.append(f"  nothing was looked at: {_unseen(active(request))}")
     subjects: dict[tuple[str, str, str], list[Note]] = {}
     for note in notes:
         subjects.setdefault((note.kind, note.where, note.what), []).append(note)
@@ -64,6 +67,13 @@ def explanation(notes: Sequence[Note], asked: str, versions: str, process: str =
             if numbers:
                 lines.append(f"      {numbers}")
     return lines
+
+
+def _unseen(parts: frozenset[str]) -> str:
+    """Return what did not happen in a process of which nothing was noted, as far as these parts would have seen it."""
+    models = [name for name in parts if PARTS[name] != "exact"]
+    seen = [*(["no DataLoader was iterated"] if "loader" in parts else []), *(["no model was trained"] if models else [])]
+    return f"{' and '.join(seen)} in this process" if seen else "no part that looks at anything is on"
 
 
 def _plain_s(note: Note) -> float | None:

@@ -13,6 +13,7 @@ from stoker import console
 from stoker.errors import NumbersDiffer, ProgramFailed
 from stoker.files import write_text_atomically
 from stoker.runner import summary, turns
+from stoker.runner.interpreter import installing
 from stoker.runner.outcome import PLAIN, Outcome
 from stoker.runner.phases import phases
 from stoker.runner.records import all_at_limit, read_records
@@ -80,7 +81,7 @@ def _turn(program: Sequence[str], variant: str, changes: dict[str, str], tier: s
         why = "no data loader, backward or optimizer of torch was seen" if opened else "no process of it imported torch with Stoker beside it"
         raise ProgramFailed(
             f"there is nothing to compare in the {variant} run: {why}; the end of its output:\n\n{turn.output.rstrip()}",
-            hint="Stoker must be installed in the environment of the program's Python: python -m pip install stoker",
+            hint=f"Stoker must be installed in the environment of the program's Python: {installing('python')}",
         )
     return turn
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stoker import shell
+from stoker import __version__, shell
 
 _ASK = """
 import importlib.metadata as metadata
@@ -51,7 +51,13 @@ def warnings(program: Sequence[str], environment: Mapping[str, str]) -> list[str
         return said
     if same_environment(python) or has_door(python):
         return said
-    return [*said, f"{python} has no Stoker, so boost stays out of it: {shlex.quote(str(python))} -m pip install stoker"]
+    return [*said, f"{python} has no Stoker, so boost stays out of it: {installing(shlex.quote(str(python)))}, or run {sys.executable}, which has it"]
+
+
+def installing(python: str) -> str:
+    """Return what installs this very Stoker for a Python. Never by name alone: a registry may have something else under it."""
+    root = Path(__file__).resolve().parents[3]
+    return f"{python} -m pip install {shlex.quote(str(root))}" if (root / "pyproject.toml").exists() else f"install Stoker {__version__} for it"
 
 
 def same_environment(python: Path) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from stoker.image.fetching import Wanted, fetch
 from stoker.image.lock import Base, Deb
 from stoker.image.specification import Mirrors
 from stoker.image.store import Store
+from stoker.image.temporary import temporary_folder
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Debian policy, 5.6.1: the name of a package. apt reads more into other texts: options, removals, patterns, other suites.
@@ -80,8 +80,8 @@ def lock_base(
     archives = archives or find_archives(mirrors)
     if not archives.keyring.is_file():
         raise ProgramMissing(f"Debian's keys are not there ({archives.keyring})", hint="install the package debian-archive-keyring")
-    with tempfile.TemporaryDirectory(prefix="stoker-apt-") as folder:
-        apt = Apt(folder=Path(folder), archives=archives, suite=suite, architecture=_ARCHITECTURES[machine])
+    with temporary_folder("apt") as folder:
+        apt = Apt(folder=folder, archives=archives, suite=suite, architecture=_ARCHITECTURES[machine])
         apt.prepare()
         apt.update()
         return Base(kind="debian", suite=suite, digest=None, debs=_solution(apt, packages, held or {}))

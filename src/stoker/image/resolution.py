@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from stoker.image.requirements import read_requirements
 from stoker.image.sizes import file_size, hash_and_size
 from stoker.image.specification import VARIANTS, Mirrors
 from stoker.image.tags import Target, parsed
+from stoker.image.temporary import temporary_folder
 from stoker.image.uv import Uv, compiling, find_uv
 from stoker.image.web import Web
 
@@ -92,8 +92,7 @@ class _Question:
 
     def packages(self, lines: Sequence[str], *, preferred: Sequence[str] = (), pinned: Sequence[str] = ()) -> list[LockedPackage]:
         """Have uv resolve, and return what it found: `preferred` versions where they fit, `pinned` ones in any case. Raises as `Uv.ask`."""
-        with tempfile.TemporaryDirectory(prefix="stoker-resolve-") as place:
-            folder = Path(place)
+        with temporary_folder("resolve") as folder:
             out = folder / "pylock.toml"
             # uv keeps the versions of the file that it is about to write, where it can.
             if preferred:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from stoker import shell
 from stoker.environment.installer import find_installer
 from stoker.environment.mirror import mirror_variables
 from stoker.errors import BuildFailed, DiskFull, DownloadFailed, PackageGone, ProgramMissing, SetupError, StokerError
+from stoker.image.temporary import temporary_folder
 from stoker.image.web import masked
 
 # From here on `uv pip compile` writes pylock.toml.
@@ -59,8 +59,8 @@ class Uv:
         Raises BuildFailed, PackageGone (there is no such package, or no versions that fit together), DownloadFailed and DiskFull,
         with uv's last lines. Addresses in them are masked; they never stand in the argument list, where `ps` would show them.
         """
-        with tempfile.TemporaryDirectory(prefix="stoker-uv-") as folder:
-            code, out, err = self._run([str(self.program), *arguments], Path(folder), {**self.variables, **(more or {})}, stdin, timeout_s)
+        with temporary_folder("uv") as folder:
+            code, out, err = self._run([str(self.program), *arguments], folder, {**self.variables, **(more or {})}, stdin, timeout_s)
         if code != 0:
             raise explained(arguments, err, code)
         return out

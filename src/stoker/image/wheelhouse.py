@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from stoker.image.lock import Lock
 from stoker.image.own import FLAGS, KERNELS, own_wheel, record
 from stoker.image.specification import Mirrors
 from stoker.image.store import Store
+from stoker.image.temporary import temporary_folder
 
 _COMPILE_S = 300.0
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -69,8 +69,7 @@ def stored_own() -> Stored:
 def _kernels(sources: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the kernels by path below `site-packages`, built by this machine's gcc; without one torch and numpy do the work."""
     made = {}
-    with tempfile.TemporaryDirectory(prefix="stoker-kernels-") as place:
-        folder = Path(place)
+    with temporary_folder("kernels") as folder:
         for name, content in sources.items():
             (folder / name).write_bytes(content)
         for module, source in KERNELS.items():

@@ -11,7 +11,9 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stoker.image.configuration import image_configuration
 from stoker.image.lock import Lock, lock_text
+from stoker.image.rootfs import command, init
 
 
 @dataclass
@@ -32,12 +34,7 @@ class TinyImage:
     def __init__(self, lock: Lock) -> None:
         self.lock = lock
         self.layers: list[dict[str, File]] = [{}]
-        self.config = {
-            "User": "stoker",
-            "Env": ["PATH=/opt/stoker/bin:/usr/bin", "LANG=C.UTF-8"],
-            "Entrypoint": ["/usr/bin/catatonit", "--", "/opt/stoker/bin/stoker-start"],
-            "Labels": {"dev.stoker.lock": lock.digest, "dev.stoker.variants": " ".join(lock.variants)},
-        }
+        self.config = image_configuration(lock, (), init=init(lock), command=command(lock), labels={}, base={})["config"]
         self.history: list[dict[str, str]] = [{"created_by": "stoker image build: base"}]
         self._fill()
 

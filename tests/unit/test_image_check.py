@@ -17,7 +17,9 @@ from stoker.image.check import check
 from stoker.image.checks.contents import read_contents
 from stoker.image.checks.secrets import secret_variables, signs_of
 from stoker.image.checks.subject import lock_inside, open_layers, read_lock_of, read_subject
+from stoker.image.compression import compressed
 from stoker.image.lock import Lock, write_lock
+from stoker.image.names import layer_names
 from stoker.image.own import HOME, own, own_files
 from stoker.image.rootfs import rootfs_entries
 from stoker.image.store import Store
@@ -54,6 +56,21 @@ def edited_config(**changes: object) -> Callable[[TinyImage], None]:
 def added(path: str, content: bytes | str = b"something", **more: object) -> Callable[[TinyImage], None]:
     """Add a file."""
     return lambda image: image.add(path, content, **more)
+
+
+def appended(path: str, text: str) -> Callable[[TinyImage], None]:
+    """Add lines to a file."""
+    return lambda image: image.add(path, image.files[path].content + text.encode())
+
+
+def covered(path: str, content: str) -> Callable[[TinyImage], None]:
+    """A secret in one layer, and `path` in the next."""
+
+    def spoil(image: TinyImage) -> None:
+        image.add("home/stoker/notes.txt", f"my token: {TOKEN}\n")
+        image.add(path, content, layer=1)
+
+    return spoil
 
 
 def removed(path: str) -> Callable[[TinyImage], None]:
@@ -109,7 +126,7 @@ SPOILT = {
     "second CUDA of the toolkit": (added("usr/local/cuda-12.6/lib64/libcudart.so.12.6.77"), "second-cuda"),
     "second CUDA among the packages": (added(f"{SITE}/evil.libs/libcublasLt-1a2b3c4d.so.12"), "second-cuda"),
     "two CUDAs in one stack": (second_stack_cuda, "second-cuda"),
-    "driver": (added("usr/lib/x86_64-linux-gnu/libcuda.so.535.104.05"), "driver-inside"),
+    "driver": (added("srv/libcuda.so.535.104.05"), "driver-inside"),
     "setuid": (added("usr/bin/openssl", "program openssl", mode=0o4755), "setuid"),
     "setgid": (added("usr/bin/openssl", "program openssl", mode=0o2755), "setuid"),
     "file capabilities": (added("usr/bin/openssl", "program openssl", mode=0o755, pax={"SCHILY.xattr.security.capability": "x"}), "setuid"),
@@ -121,7 +138,33 @@ SPOILT = {
     "root": (edited_config(User="root"), "root-user"),
     "0 with a group": (edited_config(User="0:1000"), "root-user"),
     "root by another name": (root_by_another_name, "root-user"),
+    "00": (edited_config(User="00"), "root-user"),
+    "another root": (appended("etc/passwd", "toor:x:0:0::/root:/bin/sh\n"), "account"),
+    "account without password": (added("etc/shadow", "root::19000:0:99999:7:::\n"), "account"),
+    "account with a password": (added("etc/shadow", "root:$y$j9T$salt$hash:19000:0:99999:7:::\n"), "account"),
+    "module of Debian's Python that nobody brought": (added("usr/lib/python3.13/usercustomize.py"), "unknown-program"),
+    "path of Debian's Python that nobody brought": (added("usr/lib/python3/dist-packages/evil.pth"), "unknown-program"),
+    "library that nobody brought": (added("usr/lib/x86_64-linux-gnu/libevil.so.1"), "unknown-program"),
+    "library by a link that nobody brought": (lambda image: image.link("usr/lib/libz.so.1", "/srv/libz.so.1"), "unknown-program"),
+    "library for every program": (added("etc/ld.so.preload", "/srv/evil.so"), "unknown-program"),
+    "folder of libraries": (added("etc/ld.so.conf.d/evil.conf", "/srv"), "unknown-program"),
+    "folder in place of a program": (lambda image: image.folder("usr/bin/openssl"), "altered-file"),
     "private key": (added("workspace/server.key", KEY), "secret"),
+    "private key in JSON": (added("home/stoker/account.json", json.dumps({"private_key": KEY.decode()})), "secret"),
+    "private key of one line": (
+        added("home/stoker/key.pem", f"-----BEGIN PRIVATE KEY-----\n{'MC4CAQAwBQYDK2Vw' * 4}\n-----END PRIVATE KEY-----"),
+        "secret",
+    ),
+    "key of PuTTY": (added("home/stoker/key.ppk", "PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n"), "secret"),
+    "secret of AWS": (added("home/stoker/aws.ini", f"aws_secret_access_key = {'aB3/' * 10}\n"), "secret"),
+    "key of kaggle": (added("home/stoker/.config/kaggle/kaggle.json"), "secret"),
+    "token of a notebook": (added("home/stoker/.stoker/notebook/token"), "secret"),
+    "token in a large notebook": (added("workspace/book.ipynb", b"picture " * 300_000 + TOKEN.encode()), "secret"),
+    "secret that a higher layer replaces": (covered("home/stoker/notes.txt", "nothing"), "secret"),
+    "secret that a higher layer deletes": (covered("home/stoker/.wh.notes.txt", ""), "secret"),
+    "secret in a folder that a higher layer deletes": (covered("home/.wh.stoker", ""), "secret"),
+    "password of a database": (edited_config(Env=["PGPASSWORD=x"]), "secret"),
+    "token in the command": (edited_config(Cmd=["notebook", f"--token={TOKEN}"]), "secret"),
     "token": (added("home/stoker/notes.txt", f"my token: {TOKEN}\n"), "secret"),
     "netrc": (added("root/.netrc"), "secret"),
     "password of an index": (added("etc/pip.conf", "[global]\nindex-url = https://me:secret@index.example/simple\n"), "secret"),
@@ -163,7 +206,11 @@ def test_what_is_wrong_is_found(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, (_, rule) in SPOILT.items() if rule in ("secret", "world-writable", "driver-inside", "leftover", "root-user", "other-lock")],
+    [
+        name
+        for name, (_, rule) in SPOILT.items()
+        if rule in ("secret", "world-writable", "driver-inside", "leftover", "root-user", "other-lock") and name != "root by another name"
+    ],
 )
 def test_nothing_else_is_found(name, tmp_path):
     spoil, rule = SPOILT[name]
@@ -246,13 +293,7 @@ def test_a_configuration_of_garbage_is_no_image(changes, tmp_path):
 
 
 def test_stokers_own_files_are_compared(tmp_path):
-    mine = dataclasses.replace(wanted(), own=own())
-    image = TinyImage(mine)
-    for path, content in own_files().items():
-        image.add(f"{HOME}/{path}", content)
-    for entry in rootfs_entries(mine):
-        if entry.kind == "file":
-            image.add(entry.path, entry.content)
+    image = of_this_stoker()
     image.add(f"{HOME}/stoker/boost/replay/_replay.so", b"kernel")
     image.add(f"{HOME}/stoker/__pycache__/door.cpython-313.pyc", b"bytecode")
     found = check(str(image.write(tmp_path / "1")), try_it=False)
@@ -261,6 +302,83 @@ def test_stokers_own_files_are_compared(tmp_path):
     image.add(f"{HOME}/stoker/evil.pyc", b"bytecode")
     image.files.pop(f"{HOME}/stoker/door.py")
     assert {"altered-file", "unknown-file", "missing-file"} == rules(image, tmp_path / "2")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule"),
+    [
+        (lambda image: image.link("opt/stoker/cu130/bin/python", "/srv/evil"), "altered-file"),
+        (removed("opt/stoker/bin/torchrun"), "altered-file"),
+        (lambda image: image.link("opt/stoker/bin/pip", "/srv/evil"), "unknown-file"),
+        (lambda image: setattr(image.files["opt/stoker/bin/stoker-start"], "mode", 0o644), "altered-file"),
+        (edited_config(Entrypoint=["/bin/sh", "-c", "evil"]), "other-configuration"),
+        (edited_config(Cmd=["evil"]), "other-configuration"),
+        (edited_config(WorkingDir="/srv"), "other-configuration"),
+        (edited_config(User="nobody"), "other-configuration"),
+        (lambda image: image.config["Env"].append("LD_PRELOAD=/srv/evil.so"), "other-configuration"),
+        (lambda image: image.config["Env"].remove("HOME=/home/stoker"), "other-configuration"),
+        (lambda image: image.config["Labels"].update({"dev.stoker.version": "9"}), "other-configuration"),
+    ],
+)
+def test_what_starts_is_compared(spoil, rule, tmp_path):
+    image = of_this_stoker()
+    spoil(image)
+    assert rules(image, tmp_path) == {rule}
+
+
+def test_what_an_image_says_besides_is_its_own_affair(tmp_path):
+    image = of_this_stoker()
+    image.config["Labels"]["org.opencontainers.image.revision"] = "abc"
+    assert rules(image, tmp_path) == set()
+
+
+def test_layers_that_were_made_here_are_compared(tmp_path):
+    image, store = healthy(), Store(tmp_path / "store")
+    count = made_here(image, store)
+    same = check(str(image.write(tmp_path / "1")), try_it=False, store=store)
+    assert (same.findings, same.same_layers, same.layers) == ((), count, count)
+    image.add(f"workspace/{count - 1}", "something else", layer=count - 1)
+    image.add("workspace/more", "something", layer=count)
+    (found,) = check(str(image.write(tmp_path / "2")), try_it=False, store=store).findings
+    assert found.rule == "other-layer"
+    assert [line.partition(":")[0] for line in found.evidence] == [f"layer {count + 1}, on top", "settings"]
+    image.layers = image.layers[:2]
+    (found,) = check(str(image.write(tmp_path / "3")), try_it=False, store=store).findings
+    assert "settings: it is missing" in found.evidence
+
+
+def test_layers_of_another_lock_and_those_made_nowhere_are_not_compared(tmp_path):
+    image, store = healthy(), Store(tmp_path / "store")
+    found = check(str(image.write(tmp_path / "1")), try_it=False, store=store)
+    assert (found.findings, found.same_layers) == ((), 0)
+    count = made_here(image, store)
+    image.add("workspace/more", "something", layer=count - 1)
+    other = dataclasses.replace(wanted(), name="another")
+    assert rules(image, tmp_path / "2", store=store, lock=other) == {"other-lock"}
+
+
+def made_here(image: TinyImage, store: Store) -> int:
+    """Give an image as many layers as its lock has, put them into a store, and return their number."""
+    names = [name for _, name in layer_names(image.lock, "gzip").all()]
+    for number in range(1, len(names)):
+        image.add(f"workspace/{number}", "something", layer=number)
+    for name, tar in zip(names, image.tars(), strict=True):
+        with store.scratch() as folder:
+            store.add_layer(name, compressed(lambda out, tar=tar: out.write(tar), folder / "blob", kind="gzip"))
+    return len(names)
+
+
+def of_this_stoker() -> TinyImage:
+    """An image of a lock of the Stoker that runs, with all that it puts above its own files."""
+    image = TinyImage(dataclasses.replace(wanted(), own=own()))
+    for path, content in own_files().items():
+        image.add(f"{HOME}/{path}", content)
+    for entry in rootfs_entries(image.lock):
+        if entry.kind == "symlink":
+            image.link(entry.path, entry.target)
+        else:
+            image.add(entry.path, entry.content, mode=entry.mode)
+    return image
 
 
 def test_what_dpkg_is_told_to_leave_out_may_be_missing(tmp_path):

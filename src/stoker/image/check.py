@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stoker.image.checks.configured import judge_configuration
 from stoker.image.checks.cuda import judge_cuda
 from stoker.image.checks.exposure import judge_exposure
 from stoker.image.checks.finding import Finding
 from stoker.image.checks.integrity import judge_files
+from stoker.image.checks.layers import Made, judge_layers, made_layers, proven
 from stoker.image.checks.ownership import Ownership, read_ownership
 from stoker.image.checks.packages import built_part, judge_labels, judge_packages
 from stoker.image.checks.permissions import judge_permissions
@@ -37,6 +39,10 @@ class Checked:
     proven: int
     """How many wheels were compared with the wheel itself; the others with the list of files that the image brings along."""
     wheels: int
+    same_layers: int
+    """How many layers are, to the bit, those that were made of this lock in the cache here: that leaves nothing to doubt."""
+    layers: int
+    """How many there are; 0: the engine does not say."""
     own_compared: bool
     """Whether Stoker's own files were compared: only the Stoker that made the lock knows them."""
     tried: bool
@@ -67,9 +73,13 @@ def check(
     subject = read_subject(name, engine)
     wanted = built_part(lock or lock_inside(subject), subject.configuration)
     ownership = read_ownership(wanted, subject.contents, store)
+    of_lock = not judge_labels(wanted, subject.configuration)
+    made = made_layers(wanted, store) if of_lock else ()
     contents = subject.contents
     findings = [
         *judge_labels(wanted, subject.configuration),
+        *judge_layers(wanted, made, subject.diff_ids),
+        *(judge_configuration(wanted, subject.configuration) if of_lock and ownership.own else []),
         *judge_packages(wanted, contents),
         *judge_files(wanted, contents, ownership),
         *judge_cuda(wanted, contents, ownership),
@@ -85,10 +95,12 @@ def check(
             findings += judge_imports(wanted, contents, ownership, run)
             on_part("stoker verify --quick")
             findings += judge_verification(wanted, run, verify_s)
-    return _checked(subject, wanted, findings, ownership, own_lock=lock is None, tried=try_it)
+    return _checked(subject, wanted, findings, ownership, made, own_lock=lock is None, tried=try_it)
 
 
-def _checked(subject: Subject, lock: Lock, findings: list[Finding], ownership: Ownership, *, own_lock: bool, tried: bool) -> Checked:
+def _checked(
+    subject: Subject, lock: Lock, findings: list[Finding], ownership: Ownership, made: Sequence[Made], *, own_lock: bool, tried: bool
+) -> Checked:
     wheels = sum(len(stack.wheels) for stack in lock.stacks)
     return Checked(
         image=subject.name,
@@ -100,6 +112,8 @@ def _checked(subject: Subject, lock: Lock, findings: list[Finding], ownership: O
         proven=ownership.proven,
         own_compared=bool(ownership.own),
         wheels=wheels,
+        same_layers=proven(made, subject.diff_ids),
+        layers=len(subject.diff_ids),
         tried=tried,
         findings=tuple(findings),
     )

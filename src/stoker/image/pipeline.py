@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stoker.image.baselayer import BaseLayer, base_key, make_base
+from stoker.image.baselayer import BaseLayer, make_base
 from stoker.image.bytecode import bytecode
 from stoker.image.compression import Blob, Compression, compressed
 from stoker.image.fetching import fetch_wheels
-from stoker.image.layers import LayerPlan, make_layer, plan_layers, refuse_conflicts
+from stoker.image.layers import LayerPlan, make_layer, refuse_conflicts
 from stoker.image.lock import FILE_TIME, Lock
+from stoker.image.names import layer_names
 from stoker.image.oci import Layer
 from stoker.image.own import HOME, own_entries, own_files
 from stoker.image.progress import Progress, Task, bytes_text
@@ -92,24 +92,19 @@ class Pipeline:
 
     def _steps(self, below: BaseLayer | None) -> list[_Step]:
         """Return every layer of ours, the lowest first."""
-        lock = self.lock
-        # Another version of the compressor gives other bytes, and so other layers.
-        kind = f"{self.compression} {lock.compression}"
-        debs = _key("debs", *(deb.sha256 for deb in lock.base.debs), lock.base.digest or "")
+        lock, names = self.lock, layer_names(self.lock, self.compression)
         if below is None:
-            first = _Step(key=_key("base", base_key(lock), kind), title=f"Debian {lock.base.suite}", make=self._base_layer)
+            first = _Step(key=names.first, title=f"Debian {lock.base.suite}", make=self._base_layer)
         else:
-            first = _Step(key=_key("additions", below.key, kind), title="user and folders", make=self._additions)
+            first = _Step(key=names.first, title="user and folders", make=self._additions)
         return [
             first,
             *(
                 _Step(key=plan.key, title=plan.title, plan=plan, weight=plan.weight, make=functools.partial(self._wheel_layer, plan))
-                for plan in plan_layers(lock, compression=self.compression)
+                for plan in names.plans
             ),
-            _Step(
-                key=_key("own", lock.own.sha256, lock.python, debs, kind), title=f"stoker {lock.own.version}", weight=_KERNELS, make=self._own_layer
-            ),
-            _Step(key=_key("rootfs", lock.digest, lock.own.sha256, kind), title="settings", make=self._rootfs_layer, rooted=False),
+            _Step(key=names.own, title=f"stoker {lock.own.version}", weight=_KERNELS, make=self._own_layer),
+            _Step(key=names.rootfs, title="settings", make=self._rootfs_layer, rooted=False),
         ]
 
     def _made(self, missing: list[_Step]) -> dict[str, Blob]:
@@ -228,8 +223,3 @@ class Pipeline:
     def _rootfs_layer(self, target: Path, task: Task) -> Blob:
         entries = rootfs_entries(self.lock)
         return compressed(lambda out: write_tar(entries, out, mtime=FILE_TIME), target, kind=self.compression, progress=task.reach)
-
-
-def _key(*parts: str) -> str:
-    """Return the name of a layer that depends on these parts."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -57,6 +57,8 @@ def _lines(found: Checked) -> list[str]:
     lock = "the lock that it carries itself (--lock compares it with yours)" if found.own_lock else "the lock"
     listed = found.wheels - found.proven
     proof = f"{found.proven} wheels compared with the wheels themselves" + (f", {listed} with the lists in the image" if listed else "")
+    if found.same_layers:
+        proof += f"; {found.same_layers} of {found.layers} layers are, to the bit, those made of this lock here"
     count = f"{len(found.findings) or 'no'} finding{'s' * (len(found.findings) != 1)}"
     return [
         *(line for one in found.findings for line in _finding(one)),

@@ -15,13 +15,15 @@ from stoker.image.checks.secrets import signs_of
 
 _PIECE = 1 << 20
 _SMALL = 1 << 20
-"""Files up to this size are searched for secrets: keys and tokens live in small files."""
+"""Files up to this size are searched for secrets: keys and tokens live in small files..."""
+_MOST_SEARCHED = 16 << 20
+"""...and in texts, up to this size: notebooks keep what was printed beside their pictures."""
 _MOST_TEXT = 32 << 20
 """RECORD of the largest wheels has 2 MB; what is far larger is no list of files."""
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 # What the rules read. Everything else is only hashed.
 _TEXTS = re.compile(
-    r"var/lib/dpkg/(status|status\.d/.*|info/[^/]+\.(md5sums|list))|etc/(passwd|stoker/.*|dpkg/dpkg\.cfg(\.d/.*)?)|.*\.(dist|egg)-info/(RECORD|METADATA|PKG-INFO)"
+    r"var/lib/dpkg/(status|status\.d/.*|info/[^/]+\.(md5sums|list))|etc/(passwd|shadow|stoker/.*|dpkg/dpkg\.cfg(\.d/.*)?)|.*\.(dist|egg)-info/(RECORD|METADATA|PKG-INFO)"
     r"|(.*/)?(pip\.conf|\.pip/pip\.conf|uv\.toml)|opt/stoker/[^/]+/pyvenv\.cfg"
 )
 _KINDS = {
@@ -77,6 +79,8 @@ class Contents:
     """By path."""
     texts: dict[str, bytes] = field(default_factory=dict)
     """The few files whose text the rules read, by path."""
+    buried: list[Node] = field(default_factory=list)
+    """Files that look like secrets and that a higher layer replaces or deletes: the lower one still holds them, for whoever unpacks it."""
     only: re.Pattern[str] | None = None
     """The paths of these files, where others than the rules ask for them; then no file has a hash."""
 
@@ -142,6 +146,7 @@ def _add_member(contents: Contents, tar: tarfile.TarFile, member: tarfile.TarInf
     before = contents.nodes.get(path)
     if before is not None and before.kind == "folder" and node.kind != "folder":
         _remove_below(contents, path, keep=set())
+    _bury(contents, path)
     contents.nodes[path] = node
     if node.kind != "file":
         contents.texts.pop(path, None)
@@ -155,8 +160,14 @@ def _path(name: str, place: str) -> str:
     return "" if path == "." else path
 
 
+def _bury(contents: Contents, path: str) -> None:
+    gone = contents.nodes.pop(path, None)
+    if gone is not None and gone.signs:
+        contents.buried.append(gone)
+
+
 def _remove(contents: Contents, path: str) -> None:
-    contents.nodes.pop(path, None)
+    _bury(contents, path)
     contents.texts.pop(path, None)
     _remove_below(contents, path, keep=set())
 
@@ -164,7 +175,7 @@ def _remove(contents: Contents, path: str) -> None:
 def _remove_below(contents: Contents, folder: str, *, keep: set[str]) -> None:
     start = folder + "/" if folder else ""
     for path in [path for path in contents.nodes if path.startswith(start) and path not in keep]:
-        del contents.nodes[path]
+        _bury(contents, path)
         contents.texts.pop(path, None)
 
 
@@ -211,13 +222,15 @@ def _hashed(contents: Contents, node: Node, file: IO[bytes]) -> Node:
     md5 = None if node.path.startswith("opt/") else hashlib.md5(usedforsecurity=False)
     wanted = node.size <= _MOST_TEXT and _TEXTS.fullmatch(node.path) is not None
     kept = bytearray()
-    head = b""
+    head, kept_whole = b"", wanted or node.size <= _SMALL
     while piece := file.read(_PIECE):
-        head = head or piece[:16]
+        if not head:
+            head = piece[:16]
+            kept_whole = kept_whole or (node.size <= _MOST_SEARCHED and b"\0" not in piece)
         sha256.update(piece)
         if md5:
             md5.update(piece)
-        if wanted or node.size <= _SMALL:
+        if kept_whole:
             kept += piece
     contents.texts.pop(node.path, None)
     if wanted:

@@ -19,8 +19,11 @@ _LEFTOVERS = re.compile(
 def judge_exposure(contents: Contents, configuration: Configuration, ownership: Ownership) -> list[Finding]:
     """Look for secrets in files, variables and history, and for leftovers."""
     # A test's key in a wheel that is as published is no secret; what the lock vouches for to the bit is left alone.
-    files = [f"/{node.path}: {sign}" for node in contents.nodes.values() if node.signs and not ownership.vouches_for(node) for sign in node.signs]
+    files = [f"/{node.path}: {sign}" for node in contents.nodes.values() if not ownership.vouches_for(node) for sign in node.signs]
+    buried = [f"/{node.path}, in a layer below: {sign}" for node in contents.buried if not ownership.vouches_for(node) for sign in node.signs]
     variables = [f"variable {name}" for name in secret_variables(configuration.variables)]
+    words = {"entry point": configuration.entrypoint, "command": configuration.command, "labels": tuple(configuration.labels.values())}
+    said = [f"{place}: {sign}" for place, texts in words.items() for sign in signs_of("", "\n".join(texts).encode(errors="surrogateescape"))]
     history = [
         f"history, step {number}: {sign}" for number, step in enumerate(configuration.history, start=1) for sign in signs_of("", step.encode())
     ]
@@ -29,7 +32,7 @@ def judge_exposure(contents: Contents, configuration: Configuration, ownership: 
         *finding(
             "secret",
             "secrets lie in the image: whoever has it has them",
-            [*files, *variables, *history],
+            [*files, *buried, *variables, *said, *history],
             "call each of them back where it was issued, take it out, build again; give it to a container at its start, as a file",
         ),
         *finding(

@@ -8,6 +8,7 @@ import re
 from stoker.image.checks.contents import Contents, Node
 from stoker.image.checks.finding import Finding, finding
 from stoker.image.checks.ownership import PREFIX, Ownership
+from stoker.image.entries import Entry
 from stoker.image.lock import Lock
 from stoker.image.own import HOME, KERNELS
 from stoker.image.pruning import pruned
@@ -18,6 +19,9 @@ _MAY_BE_MISSING = re.compile(
     r"usr/share/(doc|man|info|locale|lintian|bug|doc-base|linda|gnome/help|pixmaps|icons|applications|menu|help)/.*|etc/.*|var/.*"
 )
 _PROGRAM_PLACES = re.compile(r"(usr/)?(local/)?(s?bin|games|libexec|lib(32|64|x32)?)/.*")
+_LOADED = re.compile(r".*\.(so(\.[0-9.]+)?|py|pyc|pth)")
+# What tells the linker to look elsewhere, for every program.
+_LINKERS = re.compile(r"etc/ld\.so\.preload|etc/ld\.so\.conf(\.d/.*)?")
 _OWN_PLACES = re.compile(rf"{PREFIX}/(bin|lib|share)/")
 # The kernels are the compiler's work, and RECORD follows from them.
 _MADE_IN_THE_BUILD = re.compile(rf"{HOME}/({'|'.join(map(re.escape, KERNELS))})\.so|{HOME}/[^/]+\.dist-info/(RECORD|INSTALLER)")
@@ -37,7 +41,7 @@ def judge_files(lock: Lock, contents: Contents, ownership: Ownership) -> list[Fi
         *_own(contents, ownership),
         *_debs(contents, ownership),
         *_strays(lock, contents, ownership),
-        *_programs(contents, ownership),
+        *_programs(lock, contents, ownership),
     ]
 
 
@@ -65,12 +69,15 @@ def _own(contents: Contents, ownership: Ownership) -> list[Finding]:
         return []
     there = {path: contents.nodes.get(path) for path in ownership.own}
     altered = [f"/{path}" for path, node in there.items() if node is not None and node.sha256 not in ownership.own[path].hashes]
+    settings = {entry.path: entry for entry in ownership.settings}
+    altered += [f"/{path}" for path, entry in settings.items() if _differs(entry, contents.nodes.get(path))]
     strays = [
         f"/{node.path}"
         for node in contents.nodes.values()
-        if node.kind == "file"
+        if node.kind in ("file", "symlink")
         and _OWN_PLACES.match(node.path)
         and node.path not in ownership.own
+        and node.path not in settings
         and not _MADE_IN_THE_BUILD.fullmatch(node.path)
         and _source(node.path) not in ownership.own
     ]
@@ -81,6 +88,15 @@ def _own(contents: Contents, ownership: Ownership) -> list[Finding]:
     ]
 
 
+def _differs(entry: Entry, node: Node | None) -> bool:
+    """Whether it is another kind of thing, leads elsewhere, or is no program where it should be one."""
+    if node is None:
+        return entry.kind == "symlink"  # a file that is not there is called missing
+    if node.kind != entry.kind:
+        return True
+    return node.target != entry.target if entry.kind == "symlink" else (node.mode ^ entry.mode) & 0o111 != 0
+
+
 def _debs(contents: Contents, ownership: Ownership) -> list[Finding]:
     altered, missing, rules = [], [], _exclusions(contents)
     for path, expected in ownership.debs.items():
@@ -88,7 +104,7 @@ def _debs(contents: Contents, ownership: Ownership) -> list[Finding]:
         if node is None:
             if not _MAY_BE_MISSING.fullmatch(path) and not _excluded(path, rules):
                 missing.append(f"/{path} ({expected.owner})")
-        elif node.kind == "file" and node.md5 not in expected.hashes:
+        elif node.kind != "symlink" and node.md5 not in expected.hashes:  # dpkg-divert and alternatives make links
             altered.append(f"/{path} ({expected.owner})")
     return [
         *finding("altered-file", "files are not as Debian's packages brought them", altered, _REBUILD),
@@ -131,19 +147,37 @@ def _source(path: str) -> str | None:
     return "/".join(part for part in (found[1], f"{found[2]}.py") if part) if found else None
 
 
-def _programs(contents: Contents, ownership: Ownership) -> list[Finding]:
-    """Programs in the system's folders that no package brought. Where dpkg's lists are gone nothing can be said: their absence is found elsewhere."""
+def _programs(lock: Lock, contents: Contents, ownership: Ownership) -> list[Finding]:
+    """What runs in the system's folders and no package brought. Where dpkg's lists are gone nothing can be said: their absence is found elsewhere."""
     if not ownership.programs:
         return []
+    # An image of somebody else's may have a Python of its own, outside of every package.
+    runs = _runs_on_debian if lock.base.kind == "debian" else _is_program
     strays = [
         f"/{node.path}"
         for node in contents.nodes.values()
-        if node.kind == "file"
-        and node.mode & 0o111
-        and _PROGRAM_PLACES.fullmatch(node.path)
+        if node.kind in ("file", "symlink")
+        and runs(node, contents)
         and contents.real(node.path) not in ownership.programs
         and node.path not in ownership.programs
     ]
     return finding(
-        "unknown-program", "programs lie in the system's folders that no package brought", strays, "install them by stoker.toml, or remove them"
+        "unknown-program",
+        "programs, or what programs load, lie in the system's folders, and no package brought them",
+        strays,
+        "install them by stoker.toml, or remove them",
     )
+
+
+def _is_program(node: Node, contents: Contents) -> bool:
+    return node.kind == "file" and node.mode & 0o111 != 0 and _PROGRAM_PLACES.fullmatch(node.path) is not None
+
+
+def _runs_on_debian(node: Node, contents: Contents) -> bool:
+    """Whether it is a program, or something that programs load unasked: by the linker, or by Python."""
+    if _is_program(node, contents) or (_LINKERS.fullmatch(node.path) and node.size):
+        return True
+    if not _PROGRAM_PLACES.fullmatch(node.path) or (node.target or "").startswith("/etc/alternatives/"):
+        return False
+    source = _source(node.path)
+    return _LOADED.fullmatch(node.path) is not None and not (source in contents.nodes if source else False)

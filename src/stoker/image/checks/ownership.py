@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stoker.image.checks.contents import Contents, Node
+from stoker.image.entries import Entry
 from stoker.image.lock import Lock, LockedStack, Wheel
 from stoker.image.own import HOME, own, own_files
 from stoker.image.placement import place
@@ -40,6 +41,8 @@ class Ownership:
     """By path."""
     own: dict[str, Expected] = field(default_factory=dict)
     """Stoker's own, by path; empty: the lock is that of another Stoker than this one, which cannot tell."""
+    settings: tuple[Entry, ...] = ()
+    """The files and links of the layer above Stoker's own: what starts, and what a stack's Python is. Empty as `own` is."""
     debs: dict[str, Expected] = field(default_factory=dict)
     """By path, links among the folders followed."""
     programs: frozenset[str] = frozenset()
@@ -82,9 +85,11 @@ def read_ownership(lock: Lock, contents: Contents, store: Store | None) -> Owner
                 _, hashes = held.setdefault(path, (f"{wheel.name} {wheel.version}", set()))
                 hashes.update([digest] if digest else [])
     debs, programs = _of_dpkg(contents)
+    mine = own()
     return Ownership(
         wheels={path: Expected(owner=owner, hashes=frozenset(hashes)) for path, (owner, hashes) in held.items()},
-        own=_own(lock),
+        own=_own(lock) if lock.own == mine else {},
+        settings=tuple(rootfs_entries(lock)) if lock.own == mine else (),
         debs=debs,
         programs=programs,
         unlisted=tuple(unlisted),
@@ -134,8 +139,6 @@ def _hex(algorithm: str, digest: str) -> str | None:
 
 
 def _own(lock: Lock) -> dict[str, Expected]:
-    if lock.own != own():
-        return {}
     files = {f"{HOME}/{path}": content for path, content in own_files().items()}
     files |= {entry.path: entry.content for entry in rootfs_entries(lock) if isinstance(entry.content, bytes)}
     return {path: Expected(owner="stoker", hashes=frozenset([hashlib.sha256(content).hexdigest()])) for path, content in files.items()}

@@ -12,7 +12,7 @@ _SETUID, _SETGID, _STICKY = 0o4000, 0o2000, 0o1000
 _EXECUTABLE_BY_GROUP, _WRITABLE_BY_ALL = 0o010, 0o002
 # What every container engine makes itself; an exported container has them.
 _ENGINES_OWN = re.compile(r"(dev|proc|sys)(/.*)?")
-_ROOT = re.compile(r"(root|0)?(:.*)?")
+_ROOT = re.compile(r"(root|\+?0+)?(:.*)?")
 
 
 def judge_permissions(contents: Contents, configuration: Configuration) -> list[Finding]:
@@ -34,6 +34,7 @@ def judge_permissions(contents: Contents, configuration: Configuration) -> list[
         if node.uid != 0 and node.kind in ("file", "folder") and re.match(r"(usr|bin|sbin|lib[^/]*|etc|opt)/", node.path)
     ]
     return [
+        *_accounts(contents),
         *finding("root-user", "containers of this image run as root", root, "set the user of the image to an ordinary one; ours is `stoker`"),
         *finding("setuid", "programs give their caller the rights of another user", [*raised, *capable], "remove the bits (chmod ug-s, setcap -r)"),
         *finding("world-writable", "anybody may write to these files", open_to_all, "chmod o-w, or for folders also chmod +t"),
@@ -51,6 +52,16 @@ def _is_root(user: str, contents: Contents) -> bool:
         if fields[0] == name and len(fields) > 2:
             return fields[2] == "0"
     return False
+
+
+def _accounts(contents: Contents) -> list[Finding]:
+    """Look for accounts by which somebody becomes another user: one more that is root, and any with a password or without need of one."""
+    rows = {name: [line.split(":") for line in (contents.text(name) or "").splitlines() if ":" in line] for name in ("etc/passwd", "etc/shadow")}
+    roots = [f"/etc/passwd: {row[0]} is user 0" for row in rows["etc/passwd"] if row[0] != "root" and re.fullmatch("0+", "".join(row[2:3]))]
+    # `*`, `!` and `x` fit no password; a hash of one has dollar signs (crypt(5)).
+    known = [f"/{name}: {row[0]} has a password" for name, lines in rows.items() for row in lines if "$" in row[1]]
+    none = [f"/{name}: {row[0]} needs no password" for name, lines in rows.items() for row in lines if not row[1]]
+    return finding("account", "accounts of the image let others in", [*roots, *known, *none], "lock them (`passwd -l NAME`); only root is user 0")
 
 
 def _raises(mode: int) -> bool:

@@ -36,6 +36,9 @@ class Configuration:
     user: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    folder: str = ""
+    """Where containers start."""
     labels: Mapping[str, str] = field(default_factory=dict)
     history: tuple[str, ...] = ()
     """The commands that made it, as far as they are told."""
@@ -53,6 +56,8 @@ class Subject:
     contents: Contents
     layout: Layout | None
     """None: an image of `engine`."""
+    diff_ids: tuple[str, ...]
+    """Hash of the tar of each layer, the lowest first; empty: the engine does not say."""
     engine: str | None
     """Which engine has it, or could run it; None: neither is here."""
 
@@ -109,22 +114,33 @@ def _configuration(image: Mapping[str, Any]) -> Configuration:
     said = image.get("config") or image.get("Config") or {}
     variables = dict(entry.partition("=")[::2] for entry in said.get("Env") or ())
     history = tuple(str(step.get("created_by", "")) for step in image.get("history") or image.get("History") or () if isinstance(step, dict))
-    entrypoint = said.get("Entrypoint") or ()
     labels = said.get("Labels") or {}
     return Configuration(
         user=str(said.get("User") or ""),
         variables=variables,
-        entrypoint=(entrypoint,) if isinstance(entrypoint, str) else tuple(entrypoint),
+        entrypoint=_words(said.get("Entrypoint")),
+        command=_words(said.get("Cmd")),
+        folder=str(said.get("WorkingDir") or ""),
         labels={str(name): str(value) for name, value in labels.items()},
         history=history,
     )
+
+
+def _words(said: Any) -> tuple[str, ...]:
+    return (said,) if isinstance(said, str) else tuple(said or ())
 
 
 def _of_layout(folder: Path, engine: str | None, only: re.Pattern[str] | None) -> Subject:
     layout = read_layout(folder)
     contents = read_contents(open_layers(layout), only=only)
     return Subject(
-        name=str(folder), digest=layout.digest, configuration=read_configuration(layout.config), contents=contents, layout=layout, engine=engine
+        name=str(folder),
+        digest=layout.digest,
+        configuration=read_configuration(layout.config),
+        contents=contents,
+        layout=layout,
+        diff_ids=tuple(layout.config["rootfs"]["diff_ids"]),
+        engine=engine,
     )
 
 
@@ -210,8 +226,15 @@ def _of_engine(name: str, wanted: str | None, only: re.Pattern[str] | None) -> S
         asked = shell.run([engine, "image", "inspect", name], timeout_s=_ASK_S)
         if asked.ok:
             image = json.loads(asked.out)[0]
-            contents = _exported(engine, image["Id"], only)
-            return Subject(name=name, digest=image["Id"], configuration=read_configuration(image), contents=contents, layout=None, engine=engine)
+            return Subject(
+                name=name,
+                digest=image["Id"],
+                configuration=read_configuration(image),
+                contents=_exported(engine, image["Id"], only),
+                layout=None,
+                diff_ids=tuple((image.get("RootFS") or {}).get("Layers") or ()),
+                engine=engine,
+            )
         refusals.append(f"{engine}: {(asked.err.strip().splitlines() or ['no answer'])[-1]}")
     raise EngineFailed(
         f"{name} is no folder, and no engine has an image of that name\n" + "\n".join(refusals),

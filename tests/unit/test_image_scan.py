@@ -105,6 +105,12 @@ def test_files_of_osv_cover_their_ecosystem_only(quiet, tmp_path):
     assert [gap.kind for gap in scan(HELD, osv=[debian]).gaps] == ["pypi"]
 
 
+def test_a_file_of_another_debian_says_nothing_about_this_one(quiet, tmp_path):
+    old = export(tmp_path / "bookworm.zip", record("DSA-1", "openssl", {"introduced": "0"}, ecosystem="Debian:12"))
+    asked = scan(HELD, osv=[old], kinds=["deb"])
+    assert asked.looked_up == ("1 Debian packages: pending fixes in Debian's archives",)
+
+
 def test_what_was_judged_is_left_out(quiet, tmp_path):
     path = export(tmp_path / "all.zip", record("GHSA-a", "jinja2", {"introduced": "0"}, aliases=["CVE-2024-1"]))
     assert len(scan(HELD, osv=[path]).vulnerabilities) == 1
@@ -229,6 +235,23 @@ def test_a_report_about_another_image_is_refused(quiet, tmp_path):
 def test_what_is_no_report_is_refused(said, tmp_path):
     with pytest.raises(ReportBroken):
         read_report(written(tmp_path / "report.json", said))
+
+
+@pytest.mark.parametrize("digest", [HELD.digest, "sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "labelled",
+    [
+        lambda labels: {"SchemaVersion": 2, "Results": [{"Type": "debian"}], "Metadata": {"ImageConfig": {"config": {"Labels": labels}}}},
+        lambda labels: {"matches": [], "descriptor": {"db": {"built": "now"}}, "source": {"target": {"labels": labels}}},
+    ],
+)
+def test_a_report_without_findings_is_known_by_its_images_label(labelled, digest, quiet, tmp_path):
+    report = written(tmp_path / "report.json", labelled({"dev.stoker.lock": digest}))
+    if digest == HELD.digest:
+        assert scan(HELD, reports=[report]).vulnerabilities == ()
+    else:
+        with pytest.raises(ReportBroken, match="another image"):
+            scan(HELD, reports=[report])
 
 
 # --- putting together -----------------------------------------------------------------------------------------------

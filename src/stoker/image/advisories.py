@@ -53,7 +53,7 @@ class Found:
 
     vulnerabilities: tuple[Vulnerability, ...]
     ecosystems: frozenset[str]
-    """What it knows about, without the release: `PyPI`, `Debian`."""
+    """What it knows about: `PyPI`, `Debian:13`."""
     newest: str
     """When its newest advisory was changed, as ISO 8601; empty: not told."""
     unjudged: tuple[str, ...] = field(default=())
@@ -85,7 +85,7 @@ def ask_server(packages: Sequence[Package], *, address: str | None = None, envir
                 found += [told] if told else []
         return Found(
             vulnerabilities=tuple(found),
-            ecosystems=frozenset(one.ecosystem.partition(":")[0] for one in packages),
+            ecosystems=frozenset(one.ecosystem for one in packages),
             newest="",
         )
     finally:
@@ -158,7 +158,7 @@ def read_file(path: Path, packages: Sequence[Package]) -> Found:
     for record in _records(path):
         records += 1
         newest = max(newest, str(record.get("modified", "")))
-        ecosystems.update(str(affected["package"]["ecosystem"]).partition(":")[0] for affected in _affected(record))
+        ecosystems.update(str(affected["package"]["ecosystem"]) for affected in _affected(record))
         if record.get("withdrawn"):
             continue
         for package in _concerned(record, wanted):

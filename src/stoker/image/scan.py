@@ -103,7 +103,7 @@ class _Search:
         for path in paths:
             self._on_part(f"reading {path.name}")
             found = read_file(path, packages)
-            for kind in [kind for kind in kinds if _ecosystem(kind) in found.ecosystems and self._packages[kind]]:
+            for kind in [kind for kind in kinds if found.ecosystems & {one.ecosystem for one in self._packages[kind]}]:
                 self.covered.add(kind)
                 self._looked_up.append(f"{self._counted(kind)}: OSV's file {path.name}, newest advisory of {found.newest or 'an unknown time'}")
             self._take(found)
@@ -225,15 +225,15 @@ def _source(deb: Deb) -> str:
     return parts[-2] if len(parts) > 1 else deb.name
 
 
-def _ecosystem(kind: str) -> str:
-    return PYPI if kind == "pypi" else "Debian"
-
-
 def _same_image(report: Report, lock: Lock, path: Path) -> None:
-    """Refuse a report in which no package is one of the lock: it is about another image."""
+    """Refuse a report about another image: by its label, or because none of its packages is one of the lock."""
+    about = f"{path} is about another image ({report.about or 'unnamed'})"
+    if report.lock and report.lock != lock.digest:
+        raise ReportBroken(
+            f"{about}: that one's lock is {report.lock[:19]}, this is {lock.digest[:19]}",
+            hint="scan the image of this lock, or name the image whose report it is: `stoker image scan IMAGE --report FILE`",
+        )
     held = {("pypi", wheel.name) for stack in lock.stacks for wheel in stack.wheels} | {("deb", deb.name) for deb in lock.base.debs}
     named = {(one.kind, re.sub(r"[-_.]+", "-", one.package).lower() if one.kind == "pypi" else one.package) for one in report.vulnerabilities}
     if named and lock.base.kind == "debian" and not named & held:
-        raise ReportBroken(
-            f"{path} is about another image ({report.about or 'unnamed'}): none of its packages is in the lock", hint="scan the image of this lock"
-        )
+        raise ReportBroken(f"{about}: none of its packages is in the lock", hint="scan the image of this lock")

@@ -10,6 +10,7 @@ from typing import Any
 
 from stoker.errors import ReportBroken
 from stoker.files import cause
+from stoker.image.oci import LOCK
 from stoker.image.vulnerability import Vulnerability, one_line, severity_of
 
 _MOST_BYTES = 1 << 30
@@ -30,6 +31,8 @@ class Report:
     """When; empty: not told."""
     about: str
     """The image that it looked at, as it calls it."""
+    lock: str = ""
+    """Digest of the lock of that image, as its label says; empty: not told."""
 
 
 def read_report(path: Path) -> Report:
@@ -59,6 +62,7 @@ def _trivy(said: dict[str, Any]) -> Report:
         vulnerabilities=tuple(_trivy_rows(results)),
         made=one_line(said.get("CreatedAt")),
         about=one_line(said.get("ArtifactName")),
+        lock=_lock_of(_inner(said, "Metadata", "ImageConfig", "config", "Labels")),
     )
 
 
@@ -91,6 +95,7 @@ def _grype(said: dict[str, Any]) -> Report:
         vulnerabilities=tuple(_grype_rows(said["matches"])),
         made=one_line(said["descriptor"].get("timestamp")),
         about=one_line(target.get("userInput") if isinstance(target, dict) else target),
+        lock=_lock_of(_inner(source, "target", "labels")),
     )
 
 
@@ -112,6 +117,16 @@ def _grype_rows(matches: Any) -> Iterator[Vulnerability]:
             summary=one_line(told.get("description")),
             source="grype",
         )
+
+
+def _inner(said: object, *names: str) -> object:
+    for name in names:
+        said = said.get(name) if isinstance(said, dict) else None
+    return said
+
+
+def _lock_of(labels: object) -> str:
+    return one_line(labels.get(LOCK)) if isinstance(labels, dict) else ""
 
 
 def _first(versions: str) -> str | None:

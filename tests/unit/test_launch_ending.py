@@ -16,6 +16,13 @@ XID_45 = "[1.0] NVRM: Xid (PCI:0000:3b:00): 45, pid=4242, name=python, Ch 000000
 NO_SHM = "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)"
 BUS = "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm)."
 LAUNCH = "torch.AcceleratorError: CUDA error: unspecified launch failure"
+FORK = (
+    'Traceback\n  File "popen_fork.py", line 66, in _launch\n    self.pid = os.fork()\nBlockingIOError: [Errno 11] Resource temporarily unavailable\n'
+)
+BUSY = "BlockingIOError: [Errno 11] Resource temporarily unavailable"
+REFUSED = f"[1.0] cgroup: fork rejected by pids controller in /libpod_parent/libpod-{ID}"
+BLAS = "OpenBLAS blas_thread_init: pthread_create failed for thread 5 of 64: Resource temporarily unavailable"
+THROWN = "terminate called after throwing an instance of 'std::system_error'\n  what():  Resource temporarily unavailable\n"
 FULL = "OSError: [Errno 28] No space left on device: '/workspace/runs/x.pt'"
 OWN = "\x1b[1merror:\x1b[0m no stack of this image runs here: the driver is 470.1  [stack-unfit]\n\nhint: update it"
 TRACE = 'Traceback (most recent call last):\n  File "x.py", line 1\nValueError: no such\x1b[31m class\x07\nbye\n'
@@ -57,6 +64,17 @@ NOT_FOUND = (
         (Ending(code=1, log_tail="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"), ("GPU's memory is full", "batch")),
         (Ending(code=1, log_tail=FULL), ("disk full", "runs/x.pt")),
         (Ending(code=1, log_tail="OSError: [Errno 28] No space left on device: '/dev/shm/x'"), ("out of shared memory",)),
+        (Ending(code=1, log_tail="RuntimeError: can't start new thread", pids=20), ("out of processes", "at its limit of 20", "--pids", "ulimit -u")),
+        (Ending(code=1, log_tail="RuntimeError: can't start new thread"), ("out of processes", "thread; take fewer", "ulimit -u")),
+        (Ending(code=1, log_tail=FORK, pids=20, kernel=(REFUSED,)), ("out of processes", "the kernel refused", "limit of 20", "BlockingIOError")),
+        (Ending(code=1, log_tail=BUSY), ("exit status 1: BlockingIOError",)),
+        (Ending(code=254, log_tail="bash: fork: retry: Resource temporarily unavailable\n", pids=20), ("out of processes", "bash: fork")),
+        (Ending(code=2, log_tail="sh: 0: Cannot fork\n", pids=20), ("out of processes", "sh: 0: Cannot fork")),
+        (Ending(code=130, log_tail=BLAS, pids=20), ("out of processes", "OpenBLAS")),
+        (Ending(code=134, log_tail=THROWN, pids=20), ("out of processes", "what():")),
+        (Ending(code=1, log_tail="libgomp: Thread creation failed: Resource temporarily unavailable"), ("out of processes", "libgomp")),
+        (Ending(code=7, pids=20, kernel=(REFUSED,)), ("exit status 7; before, it ran out of processes", "limit of 20", "--pids")),
+        (Ending(code=None, pids=20, refused=True), ("a program in it ran out of processes", "the kernel refused", "limit of 20")),
         (Ending(code=1, log_tail="OSError: [Errno 30] Read-only file system: '/etc/x'", read_only=True), ("read-only", "/etc/x", "--writable")),
         (Ending(code=1, log_tail="OSError: [Errno 30] Read-only file system: '/etc/x'"), ("exit status 1: OSError",)),
         (Ending(code=34, log_tail="error: no space left on the disk while writing x  [disk-full]"), ("disk full",)),

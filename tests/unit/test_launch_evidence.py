@@ -32,7 +32,7 @@ class Place:
         self.engine = Engine(name="podman", program=str(program))
 
     def state(self, **state: Any) -> None:
-        host = {"Memory": 20 << 20, "ShmSize": 64 << 20, "ReadonlyRootfs": True}
+        host = {"Memory": 20 << 20, "PidsLimit": 20, "ShmSize": 64 << 20, "ReadonlyRootfs": True}
         (self.answers / "inspect").write_text(json.dumps([{"State": state, "HostConfig": host}]))
 
     def kernel(self, *events: tuple[float, str]) -> None:
@@ -89,6 +89,7 @@ def test_what_the_engine_says(place: Place) -> None:
     (place.answers / "logs").write_text("last words\n")
     found = gather(place.engine, container())
     assert (found.code, found.oom_killed, found.memory_bytes, found.shm_bytes, found.read_only) == (3, True, 20 << 20, 64 << 20, True)
+    assert found.pids == 20
     assert "last words" in found.log_tail
 
 
@@ -125,6 +126,32 @@ def test_a_control_group_counts_what_the_kernel_killed_in_it(place: Place, versi
     place.group(version, kills)
     found = gather(place.engine, container(state="running"))
     assert (found.code, found.oom_killed) == (None, bool(kills))
+
+
+def test_the_kernel_says_whom_it_refused_a_process(place: Place) -> None:
+    words = "cgroup: fork rejected by pids controller in /libpod_parent/libpod-"
+    place.kernel((3000, f"{words}{ID}"), (30, f"{words}{OTHER}"), (25, f"{words}{ID}"))
+    assert len(kernel_lines(container())) == 1, "an earlier life of it, or another one, does not count"
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "counts", "refused"),
+    [
+        ("8:pids:/docker/ID", "pids/docker/ID", "max 3", True),
+        ("8:pids:/docker/ID", "pids/docker/ID", "max 0", False),
+        ("0::/pods/libpod-ID.scope", "pods/libpod-ID.scope", "max 1\n", True),
+        ("0::/pods/libpod-ID.scope/container", "pods/libpod-ID.scope", "max 1\n", True),
+        ("0::/pods/libpod-ID.scope", "pods", "max 1\n", False),
+    ],
+)
+def test_a_control_group_counts_what_was_refused_in_it(place: Place, line: str, path: str, counts: str, refused: bool) -> None:
+    place.state(Status="running", Running=True, Pid=77)
+    (place.root / "proc/77/cgroup").write_text(f"{line.replace('ID', ID)}\n")
+    folder = place.root / "sys/fs/cgroup" / path.replace("ID", ID)
+    folder.mkdir(parents=True)
+    (folder / "pids.events").write_text(counts)
+    found = gather(place.engine, container(state="running"))
+    assert (found.code, found.refused) == (None, refused)
 
 
 def test_the_monitors_mark_counts(place: Place) -> None:

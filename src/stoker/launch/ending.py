@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from stoker.doctor.sizes import size
 from stoker.errors import StokerError
+from stoker.launch.last_words import last_line, line_with, plain, shown
 
 # Kept as texts: compiling them takes longer than everything else here, and most endings need none.
-_STEERING = r"\x1b\[[0-9;?]*[A-Za-z]"
 _SHM = (
     r"(?i)bus error|unable to (?:allocate|open|write to|resize|mmap) .{0,20}shared memory|(?:out of|insufficient) shared memory"
     r"|no space left on device.{0,20}/dev/shm"
@@ -23,6 +23,14 @@ _GPU_LOST = (
 _GPU_FULL = r"(?i)CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
 _DISK = r"(?i)no space left on device|disk quota exceeded|\[disk-full\]|Errno 28\b|Errno 122\b"
 _READ_ONLY = r"(?i)read-only file system|Errno 30\b"
+_PROCESSES = (
+    r"(?i)can't start new thread|cannot fork|failed to create new OS thread|OMP: Error #34|what\(\):\s+resource temporarily unavailable"
+    r"|(?:fork|clone|spawn|pthread_create|thread creation).{0,80}resource temporarily unavailable"
+)
+# Python's word for it, which every read that would wait has, too: only from where processes are begun.
+_AGAIN, _FORKING = r"BlockingIOError: \[Errno 11\]", r"os\.fork\(|fork_exec\(|popen_fork|forkpty|posix_spawn"
+REFUSED = r"fork rejected by pids controller"
+"""As the kernel says it, once for each control group."""
 _OWN = r"(?m)^error: (?P<message>.+?)  \[(?P<slug>[a-z-]+)\]$"
 # What the engine, its shim and runc put around what is wrong.
 _OCI = r"^.*unable to start container process: (?:exec: )?|: unknown$"
@@ -43,7 +51,6 @@ _SIGNALS = {
     signal.SIGSEGV: "the program crashed (segmentation fault, signal 11)",
     signal.SIGTERM: "told to end (SIGTERM) by its engine, by this machine's shut-down, or by a person",
 }
-_MOST = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,10 @@ class Ending:
     """Its memory limit."""
     shm_bytes: int | None = None
     """Size of its /dev/shm."""
+    pids: int | None = None
+    """How many processes and threads it may have."""
+    refused: bool = False
+    """Whether its control group, which still runs, counts processes that it was refused for that."""
     read_only: bool = False
     """Whether its own files could not be changed."""
     log_tail: str = ""
@@ -87,7 +98,9 @@ def _still_running(ending: Ending) -> str | None:
     """A notebook lives on when its kernel was killed, and waits for it forever."""
     if ending.told:
         return f"it could not be started: {_without_runtime(ending.told)}"
-    return f"a program in it ran {_memory(ending)}" if _by_kernel(ending) else None
+    if _by_kernel(ending):
+        return f"a program in it ran {_memory(ending)}"
+    return f"a program in it ran {_no_processes(ending)}" if ending.refused else None
 
 
 def _out_of_memory(ending: Ending) -> str | None:
@@ -100,7 +113,7 @@ def _by_kernel(ending: Ending) -> bool:
 
 def _memory(ending: Ending) -> str:
     found = next((found for line in reversed(ending.kernel) if (found := re.search(_KILLED, line))), None)
-    task = _shown(found["task"]) if found else "it"
+    task = shown(found["task"]) if found else "it"
     if found and found["whole"]:
         return f"out of memory: this whole machine had none left, and the kernel killed {task}; give it a limit with --memory, or run less at once"
     limit = f" of {size(ending.memory_bytes)}" if ending.memory_bytes else ""
@@ -110,7 +123,7 @@ def _memory(ending: Ending) -> str:
 def _interrupted(ending: Ending) -> str | None:
     """Somebody at its run in the foreground ended it; what they did is known for sure, and an engine would call it its own signal."""
     ends = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
-    if signal.SIGINT in ending.signals and (ending.code in {*ends, 128 + signal.SIGINT} or _line(_PRESSED, ending.log_tail)):
+    if signal.SIGINT in ending.signals and (ending.code in {*ends, 128 + signal.SIGINT} or line_with(_PRESSED, ending.log_tail)):
         return "interrupted by you (Ctrl-C)" + ("" if ending.code == 128 + signal.SIGINT else f", exit status {ending.code}")
     last = next((one for one in reversed(ending.signals) if one in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)), None)
     if last is None or ending.code not in {*ends, 128 + last}:
@@ -128,7 +141,7 @@ def _stopped(ending: Ending) -> str | None:
 
 
 def _shared_memory(ending: Ending) -> str | None:
-    line = _line(_SHM, ending.log_tail)
+    line = line_with(_SHM, ending.log_tail)
     if line is None and ending.code != 128 + signal.SIGBUS:
         return None
     room = f"/dev/shm has {size(ending.shm_bytes)}" if ending.shm_bytes else "/dev/shm is full"
@@ -137,28 +150,48 @@ def _shared_memory(ending: Ending) -> str | None:
 
 def _gpu_lost(ending: Ending) -> str | None:
     xids = [found for line in ending.kernel if (found := re.search(_XID, line)) and int(found["number"]) not in _XIDS_THAT_FOLLOW]
-    line = _line(_GPU_LOST, ending.log_tail)
+    line = line_with(_GPU_LOST, ending.log_tail)
     grave = [found for found in xids if int(found["number"]) not in _XIDS_OF_PROGRAMS]
     if grave:
-        return f"GPU lost: the driver reported Xid {grave[-1]['number']} ({_shown(grave[-1]['text'])}); `stoker doctor` says what to do"
+        return f"GPU lost: the driver reported Xid {grave[-1]['number']} ({shown(grave[-1]['text'])}); `stoker doctor` says what to do"
     if xids and (line or "CUDA" in ending.log_tail):
-        text = _shown(xids[-1]["text"])
+        text = shown(xids[-1]["text"])
         return f"a GPU kernel of the program failed: Xid {xids[-1]['number']} ({text}); CUDA_LAUNCH_BLOCKING=1 finds the place in the program"
     return f"GPU lost, or a kernel on it failed: {line}; `sudo dmesg | grep Xid` and `stoker doctor` tell which" if line else None
 
 
 def _gpu_full(ending: Ending) -> str | None:
-    line = _line(_GPU_FULL, ending.log_tail)
+    line = line_with(_GPU_FULL, ending.log_tail)
     return f"the GPU's memory is full: {line}; take a smaller batch, or see with `stoker ps` what else uses it" if line else None
 
 
 def _disk_full(ending: Ending) -> str | None:
-    line = _line(_DISK, ending.log_tail)
+    line = line_with(_DISK, ending.log_tail)
     return f"disk full: {line}; `df -h` shows which" if line else None
 
 
+def _processes(ending: Ending) -> str | None:
+    """The engine does not tell of it, and the kernel only those who may read its log: what the program says counts, too."""
+    log, refused = ending.log_tail, _was_refused(ending)
+    line = line_with(_PROCESSES, log) or (line_with(_AGAIN, log) if re.search(_FORKING, log) else None)
+    if line is None:
+        return f"{_signal(ending) or _program(ending)}; before, it ran {_no_processes(ending)}" if refused else None
+    own = "" if refused else "; `ulimit -u` says how many your account may have"
+    return f"{_no_processes(ending)} ({line}){own}"
+
+
+def _no_processes(ending: Ending) -> str:
+    limit = f" at its limit of {ending.pids}; raise it with --pids, or" if ending.pids else ";"
+    who = "the kernel refused it" if _was_refused(ending) else "it did not get"
+    return f"out of processes: {who} one more process or thread{limit} take fewer workers or threads"
+
+
+def _was_refused(ending: Ending) -> bool:
+    return ending.refused or any(re.search(REFUSED, line) for line in ending.kernel)
+
+
 def _read_only(ending: Ending) -> str | None:
-    line = _line(_READ_ONLY, ending.log_tail) if ending.read_only else None
+    line = line_with(_READ_ONLY, ending.log_tail) if ending.read_only else None
     return f"read-only: {line}; /workspace, /tmp and the home can be written to, and with --writable the container's own files" if line else None
 
 
@@ -166,21 +199,21 @@ def _own_error(ending: Ending) -> str | None:
     """What Stoker itself said inside: `error: message  [slug]`, or the status codes of its start."""
     kinds = {kind.exit_code: kind for kind in StokerError.__subclasses__()}
     kind = kinds.get(ending.code or 0)
-    said = [found for found in re.finditer(_OWN, _plain(ending.log_tail)) if kind and found["slug"] == kind.slug]
+    said = [found for found in re.finditer(_OWN, plain(ending.log_tail)) if kind and found["slug"] == kind.slug]
     if kind and said:
-        return f"{_shown(said[-1]['message'])} ({kind.slug}, exit status {kind.exit_code})"
+        return f"{shown(said[-1]['message'])} ({kind.slug}, exit status {kind.exit_code})"
     if kind and ending.ours and ending.code in (54, 55):
         return f"{(kind.__doc__ or '').partition('. ')[0].rstrip('.')} ({kind.slug}, exit status {kind.exit_code})"
     return None
 
 
 def _not_executed(ending: Ending) -> str | None:
-    if ending.code == 1 and (line := _line(_CATATONIT, ending.log_tail)):
+    if ending.code == 1 and (line := line_with(_CATATONIT, ending.log_tail)):
         return f"the program cannot be executed: {line}"
     if ending.code not in (126, 127):
         return None
     what = "was not found" if ending.code == 127 else "cannot be executed"
-    last = _without_runtime(ending.told) or _last_line(ending)
+    last = _without_runtime(ending.told) or last_line(ending.log_tail)
     return f"the program {what} (exit status {ending.code})" + (f": {last}" if last else "")
 
 
@@ -196,9 +229,9 @@ def _signal(ending: Ending) -> str | None:
 
 
 def _program(ending: Ending) -> str:
-    lines = [line.strip() for line in _plain(ending.log_tail).splitlines()]
+    lines = [line.strip() for line in plain(ending.log_tail).splitlines()]
     error = next((line for line in reversed(lines) if re.fullmatch(_PYTHON, line)), None)
-    return f"its program ended with exit status {ending.code}" + (f": {_shown(error)}" if error else "")
+    return f"its program ended with exit status {ending.code}" + (f": {shown(error)}" if error else "")
 
 
 _CAUSES: tuple[Callable[[Ending], str | None], ...] = (
@@ -210,6 +243,7 @@ _CAUSES: tuple[Callable[[Ending], str | None], ...] = (
     _gpu_full,
     _disk_full,
     _read_only,
+    _processes,
     _own_error,
     _not_executed,
     _signal,
@@ -218,25 +252,5 @@ _CAUSES: tuple[Callable[[Ending], str | None], ...] = (
 """The surest and the most particular first."""
 
 
-def _line(pattern: str, text: str) -> str | None:
-    """Return the last line in which a pattern is found, fit to be shown."""
-    return next((_shown(line) for line in reversed(_plain(text).splitlines()) if re.search(pattern, line)), None)
-
-
-def _last_line(ending: Ending) -> str:
-    lines = [line for line in _plain(ending.log_tail).splitlines() if line.strip()]
-    return _shown(lines[-1]) if lines else ""
-
-
 def _without_runtime(told: str) -> str:
-    return _shown(re.sub(_OCI, "", told))
-
-
-def _plain(text: str) -> str:
-    return re.sub(_STEERING, "", text)
-
-
-def _shown(text: str) -> str:
-    """Return what a stranger's program wrote without what would steer the terminal, and not longer than a line or two."""
-    clean = "".join(sign if sign.isprintable() else " " for sign in _plain(text)).strip()
-    return clean if len(clean) <= _MOST else f"{clean[:_MOST]}…"
+    return shown(re.sub(_OCI, "", told))

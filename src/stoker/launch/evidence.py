@@ -14,7 +14,7 @@ from stoker.host.kernel_log import kernel_text
 from stoker.host.place import filesystem_root, read
 from stoker.launch.atonce import at_once
 from stoker.launch.containers import Container
-from stoker.launch.ending import Ending
+from stoker.launch.ending import REFUSED, Ending
 from stoker.launch.engine import ANSWER_S, Engine, rows_of
 from stoker.launch.monitor import killed_for_memory
 from stoker.launch.stops import stopped_by
@@ -43,6 +43,8 @@ def gather(engine: Engine, container: Container) -> Ending:
         oom_killed=told or (code == 128 + signal.SIGKILL and _killed_in_scope(engine, container)),
         memory_bytes=int(host.get("Memory") or 0) or None,
         shm_bytes=int(host.get("ShmSize") or 0) or None,
+        pids=pids if (pids := int(host.get("PidsLimit") or 0)) > 0 else None,
+        refused=running and _refused_in_group(filesystem_root(), state, container.id),
         read_only=bool(host.get("ReadonlyRootfs")),
         log_tail=str(log),
         kernel=() if code == 0 or (running and not counted) else kernel_lines(container),
@@ -59,12 +61,14 @@ def log_tail(engine: Engine, container_id: str) -> str:
 
 
 def kernel_lines(container: Container) -> tuple[str, ...]:
-    """Return the lines of the kernel's log about the killing of programs of this container, and about GPUs while it ran."""
+    """Return the lines of the kernel's log about what it killed and refused in this container, and about GPUs while it ran."""
     text, _ = kernel_text(filesystem_root())
     lines = (text or "").splitlines()
     # The id stands in other fields too, when somebody else was killed while it asked for memory.
-    killed = [line for line in lines if container.id and re.search(rf"oom-kill:.*task_memcg=[^,]*{re.escape(container.id)}", line)]
-    return tuple(killed[-5:] + [line for line in lines if ("NVRM: Xid" in line or "fallen off the bus" in line) and _during(line, container)][-5:])
+    own = rf"(?:oom-kill:.*task_memcg=[^,]*|{REFUSED} in .*){re.escape(container.id)}"
+    about = [line for line in lines if container.id and re.search(own, line)]
+    gpus = [line for line in lines if container.gpus != "none" and re.search("NVRM: Xid|fallen off the bus", line)]
+    return tuple(line for found in (about, gpus) for line in [one for one in found if _during(one, container)][-5:])
 
 
 def _inspected(engine: Engine, container_id: str) -> dict[str, Any]:
@@ -79,8 +83,6 @@ def _never_ran(state: dict[str, Any]) -> bool:
 def _during(line: str, container: Container) -> bool:
     """Whether a line of the kernel was written while the container ran. A line without a time counts."""
     found = re.match(r"\[ *(\d+\.\d+)\]", line)
-    if container.gpus == "none":
-        return False
     if not found or container.started is None:
         return True
     moment = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + float(found[1])
@@ -93,6 +95,14 @@ def _killed_in_group(root: Path, state: dict[str, Any]) -> bool:
         if found := re.search(r"^oom_kill (\d+)$", read(path) or "", re.MULTILINE):
             return int(found[1]) > 0
     return False
+
+
+def _refused_in_group(root: Path, state: dict[str, Any], container_id: str) -> bool:
+    """Whether the kernel refused a process in the control group of a container that runs."""
+    own = _groups(root, int(state.get("Pid") or 0), "pids")
+    # Since Linux 6.11 the group with the limit counts, which may be the one around the group of the process.
+    around = [group.parent for group in own if container_id in group.parent.name]
+    return any(re.search(r"^max [1-9]", read(group / "pids.events") or "", re.MULTILINE) for group in (*own, *around))
 
 
 def _killed_in_scope(engine: Engine, container: Container) -> bool:
@@ -109,9 +119,14 @@ def _killed_in_scope(engine: Engine, container: Container) -> bool:
 
 def _group_files(root: Path, pid: int) -> list[Path]:
     """Return where the kernel counts what it killed in the group of a process: version 2, and version 1."""
+    return [group / name for group in _groups(root, pid, "memory") for name in ("memory.events", "memory.oom_control")]
+
+
+def _groups(root: Path, pid: int, controller: str) -> list[Path]:
+    """Return the control groups of a process that may know of a controller: version 2, and version 1."""
     groups = dict(re.findall(r"^\d+:([^:]*):(.*)$", read(root / f"proc/{pid}/cgroup") or "", re.MULTILINE)) if pid else {}
-    found = [root / f"sys/fs/cgroup{groups['']}/memory.events"] if "" in groups else []
-    return found + ([root / f"sys/fs/cgroup/memory{groups['memory']}/memory.oom_control"] if "memory" in groups else [])
+    places = {"": "sys/fs/cgroup", controller: f"sys/fs/cgroup/{controller}"}
+    return [root / f"{place}{groups[name]}" for name, place in places.items() if name in groups]
 
 
 def _killed_by(engine: Engine, container: Container) -> str | None:

@@ -212,18 +212,54 @@ def test_a_run_that_fails_says_why_in_one_line(fake: Fake) -> None:
     assert fake.removed
 
 
-def test_a_run_that_somebody_interrupted_says_so(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake.does("made; exit 143", State="exited", ExitCode=143, ExitedAt=4e9)
+def _interrupt(monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
+    """Have a signal come to the run that follows."""
     run = attached.run
 
     def interrupted(words: list[str], *, came: Callable[[int], object], **others: Any) -> int:
-        came(signal.SIGINT)
+        came(number)
         return run(words, **others)
 
     monkeypatch.setattr(attached, "run", interrupted)
+
+
+def test_a_run_that_somebody_interrupted_says_so(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.does("made; exit 143", State="exited", ExitCode=143, ExitedAt=4e9)
+    _interrupt(monkeypatch)
     said: list[str] = []
     assert starting.run(request(), fake.engine, on_line=said.append) == 143
     assert said == ["night: interrupted by you (Ctrl-C), exit status 143"]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_run_that_is_interrupted_before_its_container_is_known_leaves_none(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[BaseException]
+) -> None:
+    # A daemon goes on making it. Its name counts as taken then: the program must not be started under the next one.
+    fake.does("made; rm $file; exit 130", State="created", StartedAt=-1)
+    _interrupt(monkeypatch, number)
+    with pytest.raises(kind):
+        starting.run(request(), fake.engine, on_line=quiet, rename=True)
+    assert fake.calls == ["run stoker-night", "ps", "rm"]
+    assert (fake.folder / "ps").read_text() == "[]\n"
+
+
+def test_a_daemon_is_waited_for_that_is_making_a_container(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["", "", ID])
+    monkeypatch.setattr(aftermath, "_made_since", lambda *given: next(answers))
+    monkeypatch.setitem(aftermath._GOES_ON_S, "podman", 60.0)
+    assert aftermath.made_since(0, request(), fake.engine) == ID
+
+
+def test_a_key_that_came_before_the_program_ends_the_run_as_ctrl_c_does(fake: Fake) -> None:
+    told = "failed to start task: cannot start a stopped process: unknown"
+    state = json.dumps([{"State": {"Status": "created", "ExitCode": 128, "Error": told}, "HostConfig": {}}])
+    fake.does("made; exit 125", State="created", StartedAt=-1)
+    (fake.folder / "podman").write_text(PROGRAM.replace("rm) echo", f"inspect) echo '{state}' ;;\nrm) echo"))
+    said: list[str] = []
+    assert starting.run(request(), fake.engine, on_line=said.append) == 130
+    assert said == ["night: ended before its program began, by Ctrl-C or a stop"]
+    assert fake.removed
 
 
 def test_a_run_of_which_only_the_terminal_was_let_go_goes_on(fake: Fake) -> None:

@@ -6,6 +6,8 @@ Apart from `starting`, since no start shall wait for its import.
 from __future__ import annotations
 
 import select
+import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,12 +18,17 @@ from stoker.launch.containers import Container
 from stoker.launch.ending import why
 from stoker.launch.engine import Engine
 from stoker.launch.engine_keeper import EngineKeeper
+from stoker.launch.interruption import uninterrupted
 from stoker.launch.monitor import forget_folder
 from stoker.launch.refusals import refused
 from stoker.launch.request import Request
 from stoker.launch.stops import forget_stop
 
 _REMOVAL_S = 300.0
+_LOOK_S = 0.1
+_GOES_ON_S = {"podman": 0.0, "docker": 1.5}
+"""How long an engine may still be making a container whose caller is gone: docker's daemon ends what it has begun."""
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NOT_STARTED = (125, 126, 127)
 """What `run` of either engine exits with where no program began. A program may end with them, too, but then its container is still there."""
 
@@ -49,20 +56,45 @@ def ended(request: Request, engine: Engine, identity: str, code: int, on_line: C
         if code in _NOT_STARTED:
             raise not_started(request, engine, code)
         return code
-    unread = container.running and code != 0 and _reader_is_gone()
+    number = _ended_by(signals)
+    # With a terminal docker's program passes nothing on: it ends itself, and what runs inside was not told.
+    lost = number is not None and request.terminal and engine.name == "docker"
+    unread = container.running and code != 0 and (lost or _reader_is_gone())
     if unread:
         # As it would have ended without a container around it; the engine's program was, what runs inside was not.
         keeper.stop(container, grace_s=container.grace_s)
     elif container.running:
         on_line(f"{container.name} goes on: stoker logs -f {container.name}, stoker stop {container.name}")
         return code
-    reason = why(replace(keeper.ending(container), signals=tuple(signals))) if code and not unread else None
-    if reason:
-        on_line(f"{container.name}: {reason}")
+    if code and not unread:
+        ending = replace(keeper.ending(container), signals=tuple(signals))
+        if reason := why(ending):
+            on_line(f"{container.name}: {reason}")
+        if code in _NOT_STARTED and (number or ending.cut_off):
+            # A key that came before the program was not seen by us: docker hands it to what is to become the program.
+            code = 128 + (number or signal.SIGINT)
     keeper.remove(container)
     forget_stop(container.id)
     forget_folder(container.container)
     return code
+
+
+def leave_interrupted(request: Request, engine: Engine, begun: float, signals: Sequence[int]) -> None:
+    """End as a run in the foreground to which a signal came before there was a container, and remove one that the engine makes all the same.
+
+    Else the name would be taken by it, and the program be started under the next one. Returns where no such signal came.
+    Raises KeyboardInterrupt, SystemExit (128 + N).
+    """
+    number = _ended_by(signals)
+    if number is None:
+        return
+    with uninterrupted():
+        clean(request, engine, made_since(begun, request, engine))
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _ended_by(signals: Sequence[int]) -> int | None:
+    return next((number for number in signals if number in _ENDING), None)
 
 
 def _reader_is_gone() -> bool:
@@ -96,6 +128,13 @@ def clean(request: Request, engine: Engine, identity: str) -> None:
 
 def made_since(begun: float, request: Request, engine: Engine) -> str:
     """Return the id of a container that was made in the moment before the engine wrote it down: nobody else's, since its name is held."""
+    until = time.monotonic() + _GOES_ON_S[engine.name]
+    while not (made := _made_since(begun, request, engine)) and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    return made
+
+
+def _made_since(begun: float, request: Request, engine: Engine) -> str:
     made = (one for one in _listed(engine) if one.container == request.container and (one.created or 0.0) >= begun)
     return next((one.id for one in made if not one.running), "")
 

@@ -34,6 +34,8 @@ REFUSED = r"fork rejected by pids controller"
 _OWN = r"(?m)^error: (?P<message>.+?)  \[(?P<slug>[a-z-]+)\]$"
 # What the engine, its shim and runc put around what is wrong.
 _OCI = r"^.*unable to start container process: (?:exec: )?|: unknown$"
+# What ended before it had become the program.
+_CUT_OFF = r"cannot start (?:a stopped process|a container that has stopped|an already running container)"
 # The small init of podman, which has no status of its own for it.
 _CATATONIT = r"^ERROR \(catatonit:\d+\): failed to exec"
 _PYTHON = r"(?:\[?rank\d+\]?:? ?)?(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)(?:: .*)?"
@@ -44,6 +46,8 @@ _KILLED = r"oom-kill:.*?(?P<whole>global_oom)?,?task_memcg=[^,]*,task=(?P<task>[
 # What a program, not the hardware, did (NVIDIA, XID Errors: docs.nvidia.com/deploy/xid-errors).
 _XIDS_OF_PROGRAMS = {13, 31, 43, 69, 109}
 _XIDS_THAT_FOLLOW = {45, 154}
+# The status that docker gives to what was never started.
+_DOCKERS = 128
 _SIGNALS = {
     signal.SIGINT: "interrupted (Ctrl-C, signal 2)",
     signal.SIGILL: "the processor does not know an instruction of the program (signal 4): it was built for a newer one",
@@ -84,6 +88,11 @@ class Ending:
     ours: bool = False
     """Whether the image is one of Stoker's, whose start has status codes of its own."""
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether it was ended before its program began."""
+        return self.code == _DOCKERS and bool(re.search(_CUT_OFF, self.told))
+
 
 def why(ending: Ending) -> str | None:
     """Return one line; None when it ended well, or runs."""
@@ -122,7 +131,7 @@ def _memory(ending: Ending) -> str:
 
 def _interrupted(ending: Ending) -> str | None:
     """Somebody at its run in the foreground ended it; what they did is known for sure, and an engine would call it its own signal."""
-    ends = {128 + signal.SIGTERM, 128 + signal.SIGKILL}
+    ends = {_DOCKERS, 128 + signal.SIGTERM, 128 + signal.SIGKILL}
     if signal.SIGINT in ending.signals and (ending.code in {*ends, 128 + signal.SIGINT} or line_with(_PRESSED, ending.log_tail)):
         return "interrupted by you (Ctrl-C)" + ("" if ending.code == 128 + signal.SIGINT else f", exit status {ending.code}")
     last = next((one for one in reversed(ending.signals) if one in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)), None)
@@ -130,6 +139,10 @@ def _interrupted(ending: Ending) -> str | None:
         return None
     told = "its terminal was closed" if last == signal.SIGHUP else f"{signal.Signals(last).name} was sent to this run"
     return f"ended because {told}" + ("" if ending.code == 128 + last else f", exit status {ending.code}")
+
+
+def _cut_off(ending: Ending) -> str | None:
+    return "ended before its program began, by Ctrl-C or a stop" if ending.cut_off else None
 
 
 def _stopped(ending: Ending) -> str | None:
@@ -237,6 +250,7 @@ def _program(ending: Ending) -> str:
 _CAUSES: tuple[Callable[[Ending], str | None], ...] = (
     _out_of_memory,
     _interrupted,
+    _cut_off,
     _stopped,
     _shared_memory,
     _gpu_lost,

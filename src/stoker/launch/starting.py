@@ -136,9 +136,11 @@ def _run(request: Request, engine: Engine, on_line: Callable[[str], None]) -> in
     # docker passes no signals on where there is a terminal.
     give = (lambda number: _signal(engine, folder, number)) if request.terminal and engine.name == "docker" else None
     signals: list[int] = []
+    begun = int(time.time())
     code = attached.run(words, on_signal=give, folder=folder, meanwhile=_aftermath, came=signals.append)
     identity = _identity(folder)
     if not identity:
+        _aftermath().leave_interrupted(request, engine, begun, signals)
         raise _aftermath().not_started(request, engine, code)
     if code == 0 and _removed(engine, identity):
         forget_folder(request.container)

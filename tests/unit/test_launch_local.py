@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from stoker.catalog import Card
-from stoker.errors import BadValue, EngineFailed, LaunchUnfit, MountRefused, NameTaken, ProgramMissing, ServiceUnfit, StokerError
+from stoker.errors import BadValue, EngineFailed, LaunchUnfit, MountRefused, NameTaken, NotReady, ProgramMissing, ServiceUnfit, StokerError
 from stoker.launch import labels, reach
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
-from stoker.launch.local import folder, job, marks, means, notebook, planned, processes, starting, variables
+from stoker.launch.local import folder, job, marks, means, notebook, planned, processes, starting, supervisor, variables
 from stoker.launch.local.environment import Environment
 from stoker.launch.local.folder import About, Ended, Folder, Started
 from stoker.launch.local.job import Job
@@ -416,6 +416,42 @@ def test_streams_pass_through_and_what_is_left_behind_ends(project: Path, tmp_pa
     assert not [one for one in marked() if seconds in one.command]
 
 
+def test_what_is_left_behind_without_our_marks_ends_too(project: Path, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = f"env -i setsid sh -c 'echo $$ > {pid}; exec sleep 600' >/dev/null 2>&1 & while ! [ -s {pid} ]; do sleep 0.02; done"
+    assert ran(project, "sh", "-c", script)[0] == 0
+    assert start_of(int(pid.read_text())) is None
+
+
+def test_what_ended_early_is_collected(project: Path) -> None:
+    """Whose parent is gone is the supervisor's child, and a job of weeks would fill the table of processes with them."""
+    script = "import os, time\nif not os.fork():\n  os.fork()\n  os._exit(0)\nos.wait()\ntime.sleep(0.3)\n"
+    script += "rows = [open(f'/proc/{one}/stat').read().rpartition(')')[2].split() for one in os.listdir('/proc') if one.isdigit()]\n"
+    script += "print('left', sum(row[0] == 'Z' and row[1] == str(os.getppid()) for row in rows))"
+    started(project, sys.executable, "-c", script)
+    assert wait_until(lambda: now().state == "exited", timeout_s=30)
+    assert "left 0" in KEEPER.log_text(now(), lines=None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_came_before_the_supervisor_could_hear_it_counts(project: Path, tmp_path: Path, number: int) -> None:
+    begun = tmp_path / "begun"
+    about = About(id="0" * 32, labels={}, environment="", command=("touch", str(begun)), folder=str(project), created=time.time())
+    made = folder.make("early", about)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.FETCHED)
+    try:
+        words = [sys.executable, "-m", "stoker.launch.local.supervisor", str(made.path)]
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        process.send_signal(number)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 128 + number
+    assert made.ended is not None
+    assert made.ended.code == 128 + number
+    assert not begun.exists()
+
+
 def test_closed_streams_are_no_reason_to_fail(project: Path, tmp_path: Path) -> None:
     code = f"import sys; from tests.unit.test_launch_local import *; sys.exit(ran(Path({str(project)!r}), 'touch', {str(tmp_path / 'done')!r})[0])"
     done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, code], cwd=REPOSITORY, timeout=60)
@@ -656,6 +692,38 @@ def test_a_start_that_fails_halfway_leaves_nothing(project: Path, monkeypatch: p
         started(project, "sleep", "98")
     assert list(folder.jobs_folder().iterdir()) == []
     assert wait_until(lambda: not [one for one in marked() if "98" in one.command], timeout_s=30)
+
+
+def test_ctrl_c_between_two_steps_of_a_start_leaves_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(name: str, about: About) -> Folder:
+        found = folder.make(name, about)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(starting, "make", made)
+    for act in (started, ran):
+        with pytest.raises(KeyboardInterrupt):
+            act(project, "sleep", "97")
+        assert list(folder.jobs_folder().iterdir()) == []
+
+
+def test_a_supervisor_that_dies_at_once_is_told_as_such(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "means", lambda **_: Means(words=("sh", "-c", "echo no room; exit 3", "sh")))
+    with pytest.raises(NotReady, match="no room"):
+        started(project, "true")
+    assert list(folder.jobs_folder().iterdir()) == []
+
+
+def test_a_job_that_is_removed_while_it_starts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = starting._supervisor
+
+    def removed(ready: starting._Ready) -> subprocess.Popen[bytes]:
+        ready.folder.remove()
+        return prepared(ready)
+
+    monkeypatch.setattr(starting, "_supervisor", removed)
+    with pytest.raises(NotReady, match="removed while it started"):
+        started(project, "true")
 
 
 # --- what it would do -----------------------------------------------------------------------------------------------

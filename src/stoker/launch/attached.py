@@ -30,6 +30,7 @@ def run(
     folder: Path | None = None,
     on_signal: Callable[[int], None] | None = None,
     apart: bool = False,
+    deaf: bool = False,
     meanwhile: Callable[[], object] = lambda: None,
     came: Callable[[int], object] = lambda number: None,
 ) -> int:
@@ -37,14 +38,15 @@ def run(
 
     Keys of the terminal reach it by themselves, Ctrl-C too; signals that are sent to this process are passed on, or given to `on_signal`. When this
     process is killed, the program gets SIGTERM from the kernel. `folder` is its working directory. `apart` keeps what the terminal sends from the
-    program (it must not read from the terminal then): `on_signal` gets that too. `meanwhile` is called once it has been started,
+    program (it must not read from the terminal then): `on_signal` gets that too. A `deaf` program begins with these signals blocked, and
+    fetches them itself. `meanwhile` is called once it has been started,
     `came` with every signal that came, also from the terminal. To be called from the main thread. Raises ProgramMissing.
     """
     waited = {*_PASSED_ON, signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     try:
         with _same_terminal():
-            child = _started(words, environment, folder, before, apart)
+            child = _started(words, environment, folder, waited if deaf else before, apart)
             meanwhile()
             code = _watched(child, on_signal or child.send_signal, came, waited, apart)
     finally:
@@ -63,6 +65,9 @@ def _started(
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(128 + signal.SIGTERM)
+        if callable(signal.getsignal(signal.SIGINT)):
+            # Until it is another program Python would be told of Ctrl-C, and not hear it any more.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:

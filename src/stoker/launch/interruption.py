@@ -24,6 +24,20 @@ def uninterrupted() -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
+def postponed() -> Iterator[Callable[[], None]]:
+    """Let such signals wait until what is yielded is called, at the latest until the block ends: between two steps that belong together."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+    def let_in() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield let_in
+    finally:
+        let_in()
+
+
+@contextlib.contextmanager
 def _handling(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
     """Handle signals so until the block ends; elsewhere than in the main thread Python does not allow it, and they stay as they are."""
     before: dict[signal.Signals, Any] = {}

@@ -47,6 +47,21 @@ def marked(mark: str = marks.NAME) -> tuple[Process, ...]:
     return tuple(sorted(found, key=lambda process: (process.start, process.pid)))
 
 
+def descendants(pid: int) -> tuple[Process, ...]:
+    """Return the processes that a process started, and those that they did, without what stands in them; ended ones not."""
+    children: dict[int, list[Process]] = {}
+    for folder in (filesystem_root() / "proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError):
+                fields = _stat(folder)
+                if fields[0] not in ("Z", "X"):
+                    children.setdefault(int(fields[1]), []).append(Process(pid=int(folder.name), start=int(fields[19]), environment={}))
+    found = list(children.get(pid, ()))
+    for process in found:
+        found.extend(children.get(process.pid, ()))
+    return tuple(found)
+
+
 def start_of(pid: int) -> int | None:
     """Return when a process began, in clock ticks; None: there is none, or it has ended and waits to be collected."""
     try:

@@ -16,6 +16,7 @@ from stoker.files import writing
 from stoker.launch import attached
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
+from stoker.launch.interruption import postponed, uninterrupted
 from stoker.launch.local import environment, marks, notebook
 from stoker.launch.local.environment import Environment
 from stoker.launch.local.folder import About, Folder, folders, here, make
@@ -23,12 +24,25 @@ from stoker.launch.local.job import Job, free
 from stoker.launch.local.keeper import LocalKeeper
 from stoker.launch.local.locked import Locked
 from stoker.launch.local.means import means
-from stoker.launch.local.supervisor import ATTACHED
+from stoker.launch.local.processes import kill_all, marked
+from stoker.launch.local.supervisor import ATTACHED, FETCHED, NOT_STARTED
 from stoker.launch.local.variables import foreign, read_env_file, variables
 
 _BEGIN_S = 20.0
 """A supervisor that has said nothing for so long never will: it takes 0.1 s."""
 _LOOK_S = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """Everything but the folder, which is made last."""
+
+    job: Job
+    about: About
+    words: tuple[str, ...]
+    """What stands before the supervisor's command."""
+    given: Mapping[str, str]
+    """The variables that the person has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +60,14 @@ def start(job: Job, locked: Locked | None, *, on_line: Callable[[str], None]) ->
     A start that fails or is interrupted leaves nothing behind.
     Raises NameTaken, ProgramMissing, StackUnfit, and what making the environment raises.
     """
-    ready = _prepared(job, locked, on_line, detach=True)
-    with _whole(ready.folder), open(ready.folder.log, "ab") as log:
-        supervisor = subprocess.Popen(
-            ready.words,
-            cwd=ready.folder.path,
-            env=dict(ready.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    with _placed(_prepared(job, locked, on_line, detach=True)) as ready:
+        supervisor = _supervisor(ready)
         try:
             _wait_for_begin(ready.folder, supervisor)
         except BaseException:
-            # Its program is of the same group.
-            os.killpg(supervisor.pid, signal.SIGKILL)
-            supervisor.wait()
+            _end(ready, supervisor)
             raise
-    return _seen(ready.folder)
+        return _seen(ready.folder)
 
 
 def run(job: Job, locked: Locked | None, *, on_line: Callable[[str], None]) -> int:
@@ -72,9 +75,8 @@ def run(job: Job, locked: Locked | None, *, on_line: Callable[[str], None]) -> i
 
     Standard streams, terminal and signals pass through. Raises as `start`.
     """
-    ready = _prepared(job, locked, on_line, detach=False)
-    with _whole(ready.folder):
-        code = attached.run((*ready.words, ATTACHED), environment=ready.environment)
+    with _placed(_prepared(job, locked, on_line, detach=False)) as ready:
+        code = attached.run((*ready.words, ATTACHED), environment=ready.environment, deaf=True)
         _refuse_missing(ready.folder)
         if code:
             reason = why(LocalKeeper().ending(_seen(ready.folder)))
@@ -83,8 +85,36 @@ def run(job: Job, locked: Locked | None, *, on_line: Callable[[str], None]) -> i
     return code
 
 
-def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *, detach: bool) -> _Ready:
-    """Have the environment, the limits and the folder ready; what can be refused is refused before anything is made."""
+def _supervisor(ready: _Ready) -> subprocess.Popen[bytes]:
+    """Start the supervisor in the background."""
+    # It fetches signals itself: one that came before it does would end it without a record.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FETCHED)
+    try:
+        with open(ready.folder.log, "ab") as log:
+            return subprocess.Popen(
+                ready.words,
+                cwd=ready.folder.path,
+                env=dict(ready.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(ready: _Ready, supervisor: subprocess.Popen[bytes]) -> None:
+    """Kill a supervisor and all that it started."""
+    with uninterrupted():
+        if supervisor.poll() is None:
+            supervisor.kill()
+            supervisor.wait()
+        kill_all(lambda: [process for process in marked() if process.id == ready.environment[marks.ID]])
+
+
+def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *, detach: bool) -> _Prepared:
+    """Have the environment and the limits ready; what can be refused is refused before anything is made."""
     given = marks.without(os.environ)
     if job.env_file:
         given |= read_env_file(job.env_file, given)
@@ -112,10 +142,19 @@ def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *
         memory_bytes=job.memory_bytes,
         data_bytes=kept.data_bytes,
     )
-    job, about, folder = _named(job, about)
-    marked = {**given, **marks.of_labels(job.labels), marks.ID: about.id, marks.FOLDER: str(folder.path)}
-    supervisor = (sys.executable, "-m", "stoker.launch.local.supervisor", str(folder.path))
-    return _Ready(folder=folder, words=(*kept.words, *supervisor), environment=marked)
+    return _Prepared(job=job, about=about, words=kept.words, given=given)
+
+
+@contextlib.contextmanager
+def _placed(prepared: _Prepared) -> Iterator[_Ready]:
+    """Yield what a supervisor is started with; its folder is removed when the block fails, or is interrupted. Raises NameTaken, NotReady."""
+    with postponed() as let_in:
+        job, about, folder = _named(prepared.job, prepared.about)
+        own = {**prepared.given, **marks.of_labels(job.labels), marks.ID: about.id, marks.FOLDER: str(folder.path)}
+        supervisor = (sys.executable, "-m", "stoker.launch.local.supervisor", str(folder.path))
+        with _whole(folder):
+            let_in()
+            yield _Ready(folder=folder, words=(*prepared.words, *supervisor), environment=own)
 
 
 def _named(job: Job, about: About) -> tuple[Job, About, Folder]:
@@ -180,22 +219,27 @@ def _wait_for_begin(folder: Folder, supervisor: subprocess.Popen[bytes]) -> None
 
 def _refuse_missing(folder: Folder) -> None:
     ended = folder.ended
-    if ended and folder.started is None:
+    if ended and folder.started is None and ended.code == NOT_STARTED:
         raise ProgramMissing(f"it cannot be started: {ended.told}", hint="is it installed in this environment, and is the project's folder there?")
 
 
 def _seen(folder: Folder) -> Container:
     found = next((one for one in LocalKeeper().containers(everything=True) if one.name == folder.name), None)
     if found is None:
-        raise NotReady(f"{folder.name} was removed while it started", hint="start it again")
+        raise _removed(folder)
     return found
 
 
 @contextlib.contextmanager
 def _whole(folder: Folder) -> Iterator[None]:
-    """Remove the folder when the block fails."""
+    """Remove the folder when the block fails. Raises NotReady where somebody else has removed it."""
     try:
         yield
-    except BaseException:
-        folder.remove()
+    except BaseException as error:
+        if not folder.remove() and isinstance(error, FileNotFoundError):
+            raise _removed(folder) from error
         raise
+
+
+def _removed(folder: Folder) -> NotReady:
+    return NotReady(f"{folder.name} was removed while it started", hint="start it again")

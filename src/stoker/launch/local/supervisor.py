@@ -20,15 +20,18 @@ from pathlib import Path
 from stoker.errors import StokerError
 from stoker.host.place import filesystem_root, read
 from stoker.launch.local.folder import About, Ended, Folder, Started, boot
-from stoker.launch.local.processes import Process, kill_all, marked, start_of
+from stoker.launch.local.processes import Process, descendants, kill_all, marked, start_of
 from stoker.launch.local.relay import Relay
 
 ATTACHED = "--attached"
 """With the streams that it was given; without it in the background."""
 NOT_STARTED = 127
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+"""Of a program that does not exist."""
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of linux/prctl.h
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_FETCHED = (*_PASSED_ON, signal.SIGCHLD, signal.SIGWINCH)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+FETCHED = (*_PASSED_ON, signal.SIGCHLD, signal.SIGWINCH)
+"""What it waits for; blocked by who starts it."""
 # si_code of a signal that the terminal sent (siginfo.h): the whole foreground gets it, the program too.
 _SI_KERNEL = 0x80
 # Only in case that the word of the program's end got lost.
@@ -44,11 +47,17 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{folder.path} is no job: its record is not there", file=sys.stderr)
         return NOT_STARTED
     kills = _kernel_kills()
-    # Blocked and fetched: only so one sees where they come from, and none is lost before there is a program.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FETCHED)
+    # Blocked and fetched: only so one sees where they come from, and none is lost before there is a program. Who starts us blocks them already.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, FETCHED) - set(FETCHED)
+    if early := signal.sigpending() & {*_ENDING}:
+        code = 128 + min(early)
+        _record(folder, Ended(code=code, moment=time.time(), told="it was ended before its program began"))
+        return code
+    # What the program leaves behind becomes a child of ours, also where it has taken our marks out of its environment.
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     relay = _relay(folder) if attached else None
     try:
-        process = _begin(folder, about, relay, attached, before)
+        process = _begin(folder, about, relay, attached, mask)
     except (OSError, subprocess.SubprocessError) as error:
         what = f"{error.filename or about.command[0]}: {error.strerror}" if isinstance(error, OSError) else f"{about.command[0]}: {error}"
         _record(folder, Ended(code=NOT_STARTED, moment=time.time(), told=what))
@@ -80,6 +89,10 @@ def _begin(folder: Folder, about: About, relay: Relay | None, attached: bool, ma
     process = subprocess.Popen(
         list(about.command), cwd=about.folder, env=environment, stdin=stdin, stdout=out, stderr=err, preexec_fn=_inside(about, attached, mask)
     )
+    while came := signal.sigtimedwait(FETCHED, 0):
+        # The terminal's, too: what came before there was a program did not reach it.
+        if came.si_signo in _PASSED_ON:
+            process.send_signal(came.si_signo)
     if relay:
         relay.begin()
     # The number is not another one's yet: nobody has collected it.
@@ -96,6 +109,9 @@ def _inside(about: About, attached: bool, mask: Iterable[int]) -> Callable[[], N
         if attached:
             # Without us nobody would read what it writes: it is asked to end, and may save.
             library.prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
+        if callable(signal.getsignal(signal.SIGINT)):
+            # Until it is another program Python would be told of Ctrl-C, and not hear it any more.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if about.cores:
             os.sched_setaffinity(0, about.cores)
@@ -108,8 +124,9 @@ def _inside(about: About, attached: bool, mask: Iterable[int]) -> Callable[[], N
 def _wait(process: subprocess.Popen[bytes], relay: Relay | None) -> int:
     """Wait for the program, pass signals on to it, and return its exit status. What the terminal sends reaches it by itself."""
     while (code := process.poll()) is None:
-        came = signal.sigtimedwait(_FETCHED, _LOOK_S)
+        came = signal.sigtimedwait(FETCHED, _LOOK_S)
         if came is None or came.si_signo == signal.SIGCHLD:
+            _bury(process.pid)
             continue
         if came.si_signo == signal.SIGWINCH:
             if relay:
@@ -119,8 +136,16 @@ def _wait(process: subprocess.Popen[bytes], relay: Relay | None) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _bury(but: int) -> None:
+    """Collect what ended and was left to us; the program itself is `poll`'s to collect."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != but:
+            os.waitpid(ended.si_pid, 0)
+
+
 def _others(job: str) -> tuple[Process, ...]:
-    return tuple(process for process in marked() if process.id == job and process.pid != os.getpid())
+    own = [process for process in marked() if process.id == job and process.pid != os.getpid()]
+    return (*own, *descendants(os.getpid()))
 
 
 def _record(folder: Folder, record: Started | Ended) -> None:

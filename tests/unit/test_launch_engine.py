@@ -179,6 +179,15 @@ def test_one_that_is_removed_while_all_are_listed(fake: Fake, tmp_path: Path) ->
     assert EngineKeeper(engine=installed(("docker",))[0]).containers(everything=True) == ()
 
 
+def test_what_was_started_since_it_was_seen_is_not_killed(fake: Fake, tmp_path: Path) -> None:
+    fake("podman", f'echo "$@" >> {tmp_path}/asked')
+    for state in ("created", "exited", "stopped", "dead", "running"):
+        podman().remove(container(state))
+    podman().remove(container("created"), force=True)
+    removals = [line for line in (tmp_path / "asked").read_text().splitlines() if line.startswith("rm")]
+    assert ["--force" in line for line in removals] == [False, False, False, True, True, True]
+
+
 def test_an_engine_that_refuses_or_goes_away(fake: Fake) -> None:
     fake("podman", silence("Error: container is in use"))
     with pytest.raises(EngineFailed, match="container is in use"):

@@ -14,7 +14,8 @@ from stoker.errors import ContainerMissing, EngineSilent, LaunchUnfit, UsageErro
 from stoker.launch import monitor, stops
 from stoker.launch.containers import Container, from_podman
 from stoker.launch.keepers import containers, find, find_all, listed
-from stoker.launch.removal import remove
+from stoker.launch.locks import held
+from stoker.launch.removal import is_starting, remove
 from stoker.launch.saved import saved_since
 from stoker.launch.stopping import stop
 
@@ -39,7 +40,7 @@ class Shelf:
     def returns(self, container: Container) -> bool:
         return container.name in self.returning
 
-    def remove(self, container: Container) -> bool:
+    def remove(self, container: Container, *, force: bool = False) -> bool:
         self.did.append(f"remove {container.name}")
         there = container in self.held
         self.held = [one for one in self.held if one.id != container.id]
@@ -194,6 +195,18 @@ def test_what_runs_is_removed_by_force_only() -> None:
     assert remove(keeper, one, force=True) is True
     assert remove(keeper, one, force=True) is False
     assert stops.stopped_by(one.id, since=None) is None
+
+
+def test_what_is_just_being_started_is_left_alone() -> None:
+    keeper = shelf("podman", container("night", state="created"), container("old", state="exited"))
+    night, old = keeper.held
+    with held("names", "stoker-night", wait=True), held("names", "stoker-old", wait=True):
+        assert is_starting(night)
+        assert not is_starting(old)
+        with pytest.raises(LaunchUnfit, match="night is being started"):
+            remove(keeper, night, force=False)
+    assert not is_starting(night)
+    assert remove(keeper, night, force=False) is True
 
 
 def test_a_note_of_an_earlier_life_does_not_count() -> None:

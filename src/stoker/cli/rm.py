@@ -8,7 +8,7 @@ from stoker import console
 from stoker.cli.launched import ENGINE
 from stoker.errors import UsageError
 from stoker.launch.keepers import find_all, keepers, listed
-from stoker.launch.removal import must_have_ended, remove
+from stoker.launch.removal import is_starting, must_have_ended, remove
 
 
 @click.command()
@@ -21,7 +21,7 @@ def rm(names: tuple[str, ...], force: bool, ended: bool, engine: str) -> None:
     if bool(names) == ended:
         raise UsageError("names, or --ended, not both" if ended else "name what is to be removed, or say --ended", hint="stoker rm NAME")
     among = keepers(engine)
-    names = names or tuple(one.id for one in listed(among)[0] if not one.running)
+    names = names or tuple(one.id for one in listed(among)[0] if not one.running and not is_starting(one))
     found = find_all(among, names)
     for _, container in found if not force else ():
         must_have_ended(container)  # all are looked at before the first is gone

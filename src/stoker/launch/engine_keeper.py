@@ -78,11 +78,13 @@ class EngineKeeper:
         """Send a signal to the program that it was started for. Raises nothing."""
         self._run("kill", "--signal", str(int(number)), container.id)
 
-    def remove(self, container: Container) -> bool:
-        """Remove it with its log, killing what still runs; False: it was gone already. Raises EngineFailed, EngineSilent."""
+    def remove(self, container: Container, *, force: bool = False) -> bool:
+        """Remove it with its log, killing what runs, with `force` also what runs since; False: it was gone. Raises EngineFailed, EngineSilent."""
+        # One that was seen not to run, and runs by now, is somebody's start: without force the engine refuses.
+        words = ("--force",) if force or container.state not in ("created", "exited") else ()
         if container.running:
             self.kill(container, signal.SIGKILL)  # podman would wait for the stop timeout
-        return self._change("rm", "--force", "--volumes", container.id, timeout_s=120.0)
+        return self._change("rm", *words, "--volumes", container.id, timeout_s=120.0)
 
     def log_text(self, container: Container, *, lines: int | None) -> str:
         """Return what it wrote, the last `lines` of it (None: all); empty when it is gone."""

@@ -45,8 +45,8 @@ class Keeper(Protocol):
         """Send a signal to the program that it was started for; nothing happens where that is gone. Raises nothing."""
         ...
 
-    def remove(self, container: Container) -> bool:
-        """Remove it with its log, killing what still runs; False: it was gone already. Raises EngineFailed, EngineSilent."""
+    def remove(self, container: Container, *, force: bool = False) -> bool:
+        """Remove it with its log, killing what runs, with `force` also what runs since; False: it was gone. Raises EngineFailed, EngineSilent."""
         ...
 
     def log_text(self, container: Container, *, lines: int | None) -> str:

@@ -73,7 +73,7 @@ class LocalKeeper:
         folder = _folder(container)
         self._tell(container, folder.processes if folder else None, number)
 
-    def remove(self, container: Container) -> bool:
+    def remove(self, container: Container, *, force: bool = False) -> bool:
         """Remove the job's folder, killing what still runs. Raises EngineFailed when that does not die."""
         _need_here(container)
         folder = _folder(container)

@@ -86,6 +86,27 @@ def test_a_signal_that_is_given_to_somebody_else() -> None:
     assert process.wait(timeout=20) == 137
 
 
+def test_a_signal_that_comes_too_early_is_given_again() -> None:
+    """What it is for may not have begun, and Ctrl-C is pressed once."""
+    code = (
+        "asked = []\n"
+        "def give(number):\n"
+        "    asked.append(number)\n"
+        "    return len(asked) > 3 and os.kill(inner(), 9)\n"
+        "def inner():\n"
+        "    return int(open(f'/proc/{os.getpid()}/task/{os.getpid()}/children').read().split()[0])\n"
+        "code = attached.run(['sh', '-c', 'echo ready; exec sleep 60'], on_signal=give, apart=True)\n"
+        "print(asked, flush=True)\n"
+        "sys.exit(code)"
+    )
+    process = outer(f"import os\n{code}", new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "[15, 15, 15, 15]\n"
+    assert process.wait(timeout=20) == 137
+
+
 def test_it_ends_when_we_are_killed() -> None:
     process = outer("attached.run(['sh', '-c', 'echo $$; exec sleep 60'])")
     assert process.stdout is not None

@@ -13,6 +13,7 @@ from stoker.launch.containers import Container, from_podman
 from stoker.launch.engine import Engine, find_engines, find_image, installed, silent
 from stoker.launch.engine_keeper import EngineKeeper
 from stoker.launch.keepers import keepers
+from stoker.launch.session import Session
 
 NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 FORBIDDEN = (
@@ -177,6 +178,13 @@ def test_one_that_is_removed_while_all_are_listed(fake: Fake, tmp_path: Path) ->
     assert [one.id for one in EngineKeeper(engine=installed(("docker",))[0]).containers(everything=True)] == ["2"]
     fake("docker", '[ "$1" = ps ] && echo 1 2 || { echo "[]"; echo "Error: No such object: 1" >&2; exit 1; }')
     assert EngineKeeper(engine=installed(("docker",))[0]).containers(everything=True) == ()
+
+
+def test_a_signal_finds_what_it_is_for_or_says_that_nobody_is_there(fake: Fake) -> None:
+    session = Session(words=(), mark="STOKER_EXEC=1")
+    for status, there in ((0, True), (3, False), (127, True)):
+        fake("podman", f"exit {status}")
+        assert podman().signal(container(), session, 2) is there
 
 
 def test_what_was_started_since_it_was_seen_is_not_killed(fake: Fake, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ _PR_SET_PDEATHSIG = 1
 _SI_KERNEL = 0x80
 # Only in case that the word of the program's end got lost.
 _LOOK_S = 1.0
+_AGAIN_S = 0.1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -28,7 +29,7 @@ def run(
     *,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
-    on_signal: Callable[[int], None] | None = None,
+    on_signal: Callable[[int], object] | None = None,
     apart: bool = False,
     deaf: bool = False,
     meanwhile: Callable[[], object] = lambda: None,
@@ -36,7 +37,8 @@ def run(
 ) -> int:
     """Run a program with our stdin, stdout and stderr to its end; return its exit status, 128 + N when signal N ended it.
 
-    Keys of the terminal reach it by themselves, Ctrl-C too; signals that are sent to this process are passed on, or given to `on_signal`. When this
+    Keys of the terminal reach it by themselves, Ctrl-C too; signals that are sent to this process are passed on, or given to `on_signal`, and again
+    as long as that returns False: what they are for may not be there yet. When this
     process is killed, the program gets SIGTERM from the kernel. `folder` is its working directory. `apart` keeps what the terminal sends from the
     program (it must not read from the terminal then): `on_signal` gets that too. A `deaf` program begins with these signals blocked, and
     fetches them itself. `meanwhile` is called once it has been started,
@@ -77,16 +79,18 @@ def _started(
 
 
 def _watched(
-    child: subprocess.Popen[bytes], give: Callable[[int], None], tell: Callable[[int], object], waited: set[signal.Signals], apart: bool
+    child: subprocess.Popen[bytes], give: Callable[[int], object], tell: Callable[[int], object], waited: set[signal.Signals], apart: bool
 ) -> int:
     """Wait for its end, giving on what comes. The signals are blocked and fetched, because only so one sees who sent them."""
+    later: list[int] = []
     while (code := child.poll()) is None:
-        came = signal.sigtimedwait(waited, _LOOK_S)
+        came = signal.sigtimedwait(waited, _AGAIN_S if later else _LOOK_S)
+        later = [number for number in later if give(number) is False]
         if came is None or came.si_signo == signal.SIGCHLD:
             continue
         tell(came.si_signo)
-        if came.si_code != _SI_KERNEL or apart:
-            give(came.si_signo)
+        if (came.si_code != _SI_KERNEL or apart) and give(came.si_signo) is False:
+            later.append(came.si_signo)
     return code
 
 

@@ -31,14 +31,17 @@ _TERMINALS = re.compile(r"(xterm|screen|tmux|rxvt|linux|vt\d+)([-.].*)?")
 # To the one that has our mark in its environment, and no parent in the container. In words that the smallest shell has.
 # A process that is becoming another program has no environment for less than a moment: it is looked at once more.
 _SIGNAL_INSIDE = """
+told=3
 for process in /proc/[0-9]*; do
   case "$(cat "$process/status")" in *PPid:[[:space:]]0*)
     given=$(cat "$process/environ")
     [ "$given" ] || given=$(cat "$process/environ")
-    case $given in *"$1"*) kill "-$2" "${process#/proc/}";; esac;;
+    case $given in *"$1"*) kill "-$2" "${process#/proc/}"; told=0;; esac;;
   esac
 done
+exit $told
 """
+_NOBODY = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +124,9 @@ class EngineKeeper:
         started = START if container.ours else ()
         return Session(words=(self.engine.program, "exec", *options, container.id, *started, *words), terminal=terminal, mark=mark)
 
-    def signal(self, container: Container, session: Session, number: int) -> None:
-        """Send a signal to what an `exec_session` started inside. Raises nothing."""
-        self._run("exec", container.id, "sh", "-c", _SIGNAL_INSIDE, "sh", session.mark, str(number))
+    def signal(self, container: Container, session: Session, number: int) -> bool:
+        """Send a signal to what an `exec_session` started inside; False: it is not there, or not yet. Raises nothing."""
+        return self._run("exec", container.id, "sh", "-c", _SIGNAL_INSIDE, "sh", session.mark, str(number)).code != _NOBODY
 
     def ending(self, container: Container) -> Ending:
         """Return the facts of how it ended, from everything that can still be read. Raises nothing."""

@@ -71,8 +71,8 @@ class Keeper(Protocol):
         """Return the program that runs `words` inside; `environment` are names, whose values are those of this process. Raises LaunchUnfit."""
         ...
 
-    def signal(self, container: Container, session: Session, number: int) -> None:
-        """Send a signal to what an `exec_session` started inside: engines pass none on. Raises nothing."""
+    def signal(self, container: Container, session: Session, number: int) -> bool:
+        """Send a signal to what an `exec_session` started (engines pass none on); False: it is not there, or not yet. Raises nothing."""
         ...
 
     def ending(self, container: Container) -> Ending:

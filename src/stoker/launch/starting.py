@@ -154,9 +154,10 @@ def _aftermath() -> Any:
     return importlib.import_module("stoker.launch.aftermath")
 
 
-def _signal(engine: Engine, folder: Path, number: int) -> None:
-    if identity := _identity(folder):
-        shell.run([engine.program, "kill", "--signal", str(int(number)), identity], timeout_s=_ASK_S)
+def _signal(engine: Engine, folder: Path, number: int) -> bool:
+    """Send a signal to the container; False: it does not run, or not yet."""
+    identity = _identity(folder)
+    return bool(identity) and shell.run([engine.program, "kill", "--signal", str(int(number)), identity], timeout_s=_ASK_S).ok
 
 
 def _prepared(request: Request, engine: Engine) -> tuple[list[str], Path]:

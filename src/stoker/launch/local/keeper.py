@@ -132,11 +132,12 @@ class LocalKeeper:
         given = {**marks.without(process.environment), **own, marks.EXEC: mark}
         return Session(words=("env", f"--chdir={place}", "--", *words), environment=given, mark=mark)
 
-    def signal(self, container: Container, session: Session, number: int) -> None:
-        """Send a signal to what an `exec_session` started."""
-        for process in marked(marks.EXEC):
-            if process.environment[marks.EXEC] == session.mark:
-                send(process.pid, process.start, number)
+    def signal(self, container: Container, session: Session, number: int) -> bool:
+        """Send a signal to what an `exec_session` started; False: it is not there, or not yet."""
+        found = [process for process in marked(marks.EXEC) if process.environment[marks.EXEC] == session.mark]
+        for process in found:
+            send(process.pid, process.start, number)
+        return bool(found)
 
     def ending(self, container: Container) -> Ending:
         """Return the facts of how it ended."""

@@ -187,7 +187,7 @@ def test_an_entry_is_forgotten_with_its_key(folder: Path) -> None:
 
 def test_forgetting_makes_nothing_where_there_was_nothing(folder: Path) -> None:
     assert ssh_entries.forget("a") is False
-    assert ssh_entries.clean([], ["podman"]) == ()
+    assert ssh_entries.clean(ssh_entries.written(), [], ["podman"]) == ()
     assert not folder.exists()
 
 
@@ -199,13 +199,22 @@ def test_only_what_is_known_to_be_gone_is_cleaned(folder: Path, monkeypatch: pyt
     ssh_entries.add(entry("elsewhere"))
     monkeypatch.undo()
     monkeypatch.setenv("STOKER_SSH_FOLDER", str(folder))
-    assert ssh_entries.clean(["lives"], ["podman"]) == ("gone",)
+    assert ssh_entries.clean(ssh_entries.written(), ["lives"], ["podman"]) == ("gone",)
     kept = (folder / "stoker.conf").read_text()
     assert [name for name in ("lives", "gone", "docker-silent", "elsewhere") if f"Host stoker-{name}\n" in kept] == [
         "lives",
         "docker-silent",
         "elsewhere",
     ]
+
+
+def test_a_box_that_was_started_while_the_engines_were_asked_keeps_its_entry(folder: Path) -> None:
+    for name in ("old", "new"):
+        before = ssh_entries.written()
+        ssh_entries.add(entry(name))
+        assert ssh_entries.clean(before, [], ["podman"]) == ()
+    assert ssh_entries.clean(ssh_entries.written(), ["new"], ["podman"]) == ("old",)
+    assert "Host stoker-new\n" in (folder / "stoker.conf").read_text()
 
 
 def test_what_cannot_be_taken_away_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

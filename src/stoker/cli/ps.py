@@ -27,9 +27,10 @@ _HEAD = ("name", "kind", "state", "gpus", "address", "image", "engine", "project
 def ps(everything: bool, quiet: bool, engine: str, as_json: bool) -> None:
     """List the notebooks, SSH boxes and programs that were started, the newest first; without -a those that run."""
     among = keepers(engine)
+    entries = ssh_entries.written()
     found, silent = listed(among)
     answered = {keeper.name for keeper in among} - set(silent)
-    ssh_entries.clean([one.name for one in found if one.kind == "ssh"], answered)
+    ssh_entries.clean(entries, [one.name for one in found if one.kind == "ssh"], answered)
     shown = [one for one in found if everything or one.running]
     if as_json:
         console.emit([as_dict(one) for one in shown])

@@ -84,14 +84,24 @@ def forget(name: str) -> bool:
     return bool(_take_away(lambda known, origin: known == name))
 
 
-def clean(alive: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
+def written() -> object:
+    """Return what tells the entries of this moment from those after somebody has written any, for `clean`. Raises nothing."""
+    with contextlib.suppress(OSError), acting():
+        status = (ssh_folder() / ENTRIES).stat()
+        return status.st_ino, status.st_mtime_ns
+    return None
+
+
+def clean(before: object, alive: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
     """Take away the entries of containers that are gone, and return their names.
 
+    `before` is what `written` said before the engines were asked: an entry that was written since may be of a box that was started since, and then all
+    stay until the next time.
     `alive` are the names of the SSH boxes that there are, `engines` the engines that were asked: entries of others, of other people's engines and of
     other machines with this home folder stay.
     """
     there, asked = set(alive), {_origin(engine) for engine in engines}
-    return _take_away(lambda known, origin: known not in there and origin in asked)
+    return _take_away(lambda known, origin: known not in there and origin in asked and written() == before)
 
 
 def _take_away(chosen: Callable[[str, str], bool]) -> tuple[str, ...]:

@@ -232,7 +232,7 @@ def test_a_subclass_that_overrides_nothing_that_matters_is_known() -> None:
         (lambda: made(ComputedTargets), "computes its attribute targets"),
         (lambda: made(datasets.CIFAR10, __getitems__=None), "a __getitems__ of its own"),
         (lambda: OwnSubset(made(datasets.CIFAR10), [1]), "OwnSubset has its own __getitem__"),
-        (lambda: Mine(), r"Mine is the script's own class: its __getitem__ \(test_boost_sources.py:\d+\)"),
+        (lambda: Mine(), "Mine is the script's own class: it has no __len__"),
         (lambda: [1, 2], "list is the script's own class"),
         (lambda: Subset(Mine(), [1]), "Mine is the script's own class"),
         (lambda: Subset(made(datasets.CIFAR10), {0: 1}), "indices of a Subset are a dict"),

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stoker.boost.replay.bodies import BODIES, TIMM, fingerprint
 from stoker.boost.replay.glance import Glance
 from stoker.boost.replay.unfit import Unfit
@@ -38,22 +40,38 @@ FashionMNIST, KMNIST and EMNIST are MNIST's subclasses, CIFAR100 is CIFAR10's, I
 A class stands behind its own subclasses.
 """
 
+_FOLLOWED = ("DatasetFolder",)
+"""Classes whose subclasses are read where they have a `__getitem__` of their own."""
 _METHODS = ("__getitem__", "__getitems__", "__len__", "__getattr__", "__getattribute__")
 
 
+OWN = "own"
+"""Stands for a class of the script's own."""
+
+
 def known_class(dataset: Any) -> str:
-    """Return the name in `KNOWN` of the class that `dataset` behaves like. Raises Unfit."""
+    """Return the name in `KNOWN` of the class that `dataset` behaves like, or `OWN`. Raises Unfit."""
     kind = type(dataset)
     for title, (module, attributes) in KNOWN.items():
         known = getattr(sys.modules.get(module), title, None)
         if isinstance(known, type) and issubclass(kind, known) and known.__module__.startswith(module):
+            if title in _FOLLOWED and _is_own(kind, known):
+                return OWN
             _check_methods(kind, known, title)
             _check_instance(dataset, attributes)
             return title
     library = kind.__module__.partition(".")[0]
     if library in ("torchvision", "timm"):
         raise Unfit(f"{library}'s {kind.__name__} is not among the data sets that are replayed")
-    raise Unfit(f"{kind.__name__} is the script's own class: its __getitem__{_place(kind)} runs as the script wrote it")
+    if not isinstance(dataset, torch.utils.data.Dataset):
+        raise Unfit(f"{kind.__name__} is the script's own class, and no Dataset of PyTorch's")
+    return OWN
+
+
+def _is_own(kind: type, known: type) -> bool:
+    """Whether a subclass of torchvision's has a `__getitem__` of the script's."""
+    found = inspect.getattr_static(kind, "__getitem__", None)
+    return found is not inspect.getattr_static(known, "__getitem__") and str(getattr(found, "__module__", "")).partition(".")[0] not in _LIBRARIES
 
 
 def methods(dataset: Any) -> tuple[Any, ...]:
@@ -128,10 +146,6 @@ def _check_instance(dataset: Any, attributes: tuple[str, ...]) -> None:
             raise Unfit(f"{kind.__name__} computes its attribute {name}")
         if name not in own:
             raise Unfit(f"this {kind.__name__} has no {name} of its own")
-
-
-def _place(kind: type) -> str:
-    return line_of(inspect.getattr_static(kind, "__getitem__", None))
 
 
 def line_of(function: Any) -> str:

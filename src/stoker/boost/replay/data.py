@@ -10,8 +10,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from stoker.boost.replay.classes import check_loader, known_class, known_reader, look_at_methods, methods
+from stoker.boost.replay.classes import OWN, check_loader, known_class, known_reader, look_at_methods, methods
 from stoker.boost.replay.glance import Glance
+from stoker.boost.replay.own.reading import read
+from stoker.boost.replay.own.source import OwnSource, own_source, transform_of
 from stoker.boost.replay.sources import (
     ArraySource,
     FakeSource,
@@ -49,13 +51,17 @@ class Leaf:
     def current(self) -> bool:
         """Whether class, pixels and transform objects still are those that were recognised."""
         own = vars(self.source.dataset)
-        if own.get("transform") is not self.transform or own.get("target_transform") is not self.target_transform:
+        named = not isinstance(self.source, OwnSource)
+        if named and (own.get("transform") is not self.transform or own.get("target_transform") is not self.target_transform):
             return False
         return methods(self.source.dataset) == self.methods and self.source.current()
 
     def look_at(self, glance: Glance) -> None:
         """Have `glance` find out what `current` does."""
         dataset = self.source.dataset
+        if isinstance(self.source, OwnSource):
+            glance.asks(self.current)
+            return
         own = vars(dataset)
         glance.holds(vars, dataset, own)
         glance.holds(own.get, "transform", self.transform)
@@ -198,39 +204,53 @@ class Data:
         return len(self._node)
 
 
-def recognise_data(dataset: Any) -> Data:
-    """Take `dataset` apart. Draws nothing and changes nothing. Raises Unfit for what is not known."""
+def recognise_data(dataset: Any, *, copied: bool = False) -> Data:
+    """Take `dataset` apart. Draws nothing and changes nothing. Raises Unfit for what is not known.
+
+    `copied`: it is a copy as workers have it, of which the script does not know.
+    """
     leaves: list[Leaf] = []
-    return Data(dataset, _node(dataset, leaves, _DEEPEST), leaves)
+    return Data(dataset, _node(dataset, leaves, _DEEPEST, copied), leaves)
 
 
-def _node(dataset: Any, leaves: list[Leaf], deeper: int) -> _Node:
+def _node(dataset: Any, leaves: list[Leaf], deeper: int, copied: bool) -> _Node:
     title = known_class(dataset)
     if not deeper:
         raise Unfit(f"{_DEEPEST} data sets stand within each other")
     if title == "Subset":
         if not _fit_indices(dataset.indices):
             raise Unfit(f"the indices of a {type(dataset).__name__} are a {type(dataset.indices).__name__}")
-        return _Part(dataset, _node(dataset.dataset, leaves, deeper - 1), methods(dataset))
+        part = _node(dataset.dataset, leaves, deeper - 1, copied)
+        if type(dataset.indices) is torch.Tensor and any(isinstance(leaf.source, OwnSource) for leaf in leaves):
+            raise Unfit("the indices of a Subset of the script's own data set are tensors, which its code would see")
+        return _Part(dataset, part, methods(dataset))
     if title == "ConcatDataset":
         own = list(dataset.datasets)
         sizes = [int(size) for size in dataset.cumulative_sizes]
-        inner = [_node(part, leaves, deeper - 1) for part in own]
+        inner = [_node(part, leaves, deeper - 1, copied) for part in own]
         if sizes != list(np.cumsum([len(node) for node in inner])):
             raise Unfit("the data sets of a ConcatDataset have changed their lengths since it was made")
         return _Joined(dataset, inner, own, methods(dataset))
     for number, leaf in enumerate(leaves):
         if leaf.source.dataset is dataset:
             return _Whole(number, leaf)
+    leaves.append(_own_leaf(dataset, copied) if title == OWN else _known_leaf(dataset, title))
+    return _Whole(len(leaves) - 1, leaves[-1])
+
+
+def _own_leaf(dataset: Any, copied: bool) -> Leaf:
+    source = own_source(dataset, read(dataset), copied=copied)
+    return Leaf(source=source, transform=transform_of(source), target_transform=None, methods=methods(dataset))
+
+
+def _known_leaf(dataset: Any, title: str) -> Leaf:
     own_attributes = vars(dataset)
-    leaf = Leaf(
+    return Leaf(
         source=_source(dataset, title),
         transform=own_attributes.get("transform") if title != "TensorDataset" else None,
         target_transform=own_attributes.get("target_transform") if title != "TensorDataset" else None,
         methods=methods(dataset),
     )
-    leaves.append(leaf)
-    return _Whole(len(leaves) - 1, leaf)
 
 
 def _source(dataset: Any, title: str) -> Source:

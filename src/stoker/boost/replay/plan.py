@@ -87,7 +87,7 @@ def plan_for(loader: Any) -> Plan:
     workers = loader.num_workers
     dataset = snapshot(loader.dataset) if workers else loader.dataset
     try:
-        engine = engine_for(recognise_data(dataset), collate) if workers else _own_engine(loader, collate)
+        engine = engine_for(recognise_data(dataset, copied=True), collate) if workers else _own_engine(loader, collate)
     except (OverflowError, ValueError, TypeError) as error:
         raise Unfit(f"its samples cannot be taken apart ({error})") from error
     if workers:

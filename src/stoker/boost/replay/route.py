@@ -13,6 +13,7 @@ import torch
 from stoker.boost.replay.data import Leaf
 from stoker.boost.replay.kernel import hands
 from stoker.boost.replay.look import Look
+from stoker.boost.replay.own.source import OwnSource
 from stoker.boost.replay.pixels import PIXELS, Kept, Shelf
 from stoker.boost.replay.sources import FakeSource, FilesSource, TensorsSource
 from stoker.boost.replay.steps import Steps, look_of, recognise_transform
@@ -73,6 +74,8 @@ class Route:
             self.first = self.last = len(self.steps)
         self.constant = min(_constant(self.steps), self.first)
         self.guarded = any(isinstance(inner, Unknown) for step in self.steps for inner in (step.inner() if isinstance(step, Choice) else [step]))
+        if self.guarded and isinstance(self.source, OwnSource) and self.source.picture.mode is None:
+            raise Unfit("its images are not converted, and code of the script's own could see that")
         self._tables: dict[int, Table | None] = {}
         self._shelf = self._own_shelf(count)
 
@@ -130,7 +133,7 @@ class Route:
             look = self.source.look(place)
             PIXELS.remember(path, (look.width, look.height))
             return look
-        return Look(form="pil", height=size[1], width=size[0], channels=3, dtype=torch.uint8)
+        return Look(form="pil", height=size[1], width=size[0], channels=self.source.channels, dtype=torch.uint8)
 
     # --- pixels ----------------------------------------------------------------------------------------------------
 

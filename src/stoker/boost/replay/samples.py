@@ -96,7 +96,7 @@ class Samples:
         for leaf, place in zip(*self._data.locate(index_B), strict=True):
             source = self._routes[int(leaf)].source
             if isinstance(source, FilesSource):
-                found.append(source.samples[int(place)])
+                found.append(source.said(int(place)))
             elif not isinstance(source, FakeSource):
                 found.append((source.array[int(place)].tobytes(), source.labels[int(place)]))
         return found

@@ -11,7 +11,9 @@ import torch
 import torch.utils.data as loading
 
 from stoker.boost.replay.available import available_bytes
+from stoker.boost.replay.classes import OWN, known_class
 from stoker.boost.replay.frozen import freeze
+from stoker.boost.replay.own.attributes import copied_dataset
 from stoker.boost.replay.unfit import Unfit
 
 _TRANSFORMS = ("transform", "target_transform", "transforms")
@@ -32,6 +34,8 @@ def snapshot(dataset: Any) -> Any:
     """
     if not hasattr(dataset, "__dict__") or not isinstance(dataset, loading.Dataset):
         raise Unfit(f"its data set is a {type(dataset).__name__}")
+    if not isinstance(dataset, (loading.Subset, loading.ConcatDataset)) and known_class(dataset) == OWN:
+        return copied_dataset(dataset)
     own: Any = copy.copy(dataset)
     if isinstance(dataset, loading.ConcatDataset):
         own.datasets = [snapshot(part) for part in dataset.datasets]

@@ -148,14 +148,26 @@ class FilesSource:
 
     def path(self, place: int) -> str:
         """Return the file of a sample."""
-        path: str = self.samples[place][0]
+        return self.absolute(self.samples[place][0])
+
+    def absolute(self, path: str) -> str:
+        """Return where the workers' folder has a file."""
         return path if os.path.isabs(path) or folder() == self.folder else os.path.join(self.folder, path)
 
     def look(self, place: int) -> Look:
         """Return what the header says. Raises what opening the file raises."""
         with open(self.path(place), "rb") as file, pillow().open(file) as image:
             width, height = image.size
-        return Look(form="pil", height=height, width=width, channels=3, dtype=torch.uint8)
+        return Look(form="pil", height=height, width=width, channels=self.channels, dtype=torch.uint8)
+
+    @property
+    def channels(self) -> int:
+        """1: PIL mode L, 3: RGB."""
+        return 3
+
+    def said(self, place: int) -> Any:
+        """Return what a sample is made of: its file and its label."""
+        return self.samples[place]
 
     def image(self, place: int) -> Any:
         """Return the decoded image. Raises what the data set's loader raises."""

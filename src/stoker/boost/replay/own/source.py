@@ -1,0 +1,146 @@
+"""Image files of a data set class of the script's own: which file, which label and which transform come of evaluating its `__getitem__`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any
+
+import numpy as np
+
+from stoker.boost.replay.own import allowed
+from stoker.boost.replay.own.picture import MODES, Picture
+from stoker.boost.replay.own.reading import Reading
+from stoker.boost.replay.sources import FilesSource, as_int64, pillow
+from stoker.boost.replay.steps import recognise_transform
+from stoker.boost.replay.unfit import Unfit
+
+_MOST_FRESH = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """One sample, its image not opened."""
+
+    path: str
+    label: Any
+    picture: Picture = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnSource(FilesSource):
+    """Samples are what `__getitem__` makes of them at the moment they are asked for; `loader` is torchvision's, where the script uses it."""
+
+    reading: Reading
+    picture: Picture
+    """Of the first sample: all others must be opened, converted and handed on in the same way."""
+    mode: str
+    copied: bool
+    """Whether `dataset` is a copy, as workers have it: what is outside of it was kept as well."""
+    fresh: dict[int, Made] = field(default_factory=dict)
+    """The samples whose labels were asked for last: their files are asked for a moment later."""
+
+    @property
+    def root(self) -> str:
+        """What tells this data set from others."""
+        return f"{self.reading.kind.__module__}.{self.reading.kind.__qualname__} {len(self)} {self.picture.mode} {self.mode}"
+
+    def __len__(self) -> int:
+        return self.reading.length()
+
+    def made(self, place: int) -> Made:
+        """Return a sample. Raises Unfit for one that is made in another way than the first, and what the script's code raises."""
+        made = made_of(self.reading.item(place))
+        first, own = self.picture, made.picture
+        same = len(own.chain) == len(first.chain) and all(one is other for one, other in zip(own.chain, first.chain, strict=True))
+        if not same or own.mode != first.mode or own.loader is not first.loader:
+            raise Unfit(f"its __getitem__ makes sample {place} in another way than the first")
+        return made
+
+    def path(self, place: int) -> str:
+        made = self.fresh.get(place) or self.made(place)
+        return self.absolute(made.path)
+
+    def said(self, place: int) -> Any:
+        made = self.made(place)
+        return made.path, made.label
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.mode == "L" else 3
+
+    def image(self, place: int) -> Any:
+        """Return the decoded image. Raises what the script's own way raises, and Unfit for one of another mode than the first."""
+        path = self.path(place)
+        if self.picture.loader is not None:
+            return self.picture.loader(path)
+        image = pillow().open(path)
+        if self.picture.mode is not None:
+            return image.convert(self.picture.mode)
+        image.load()
+        if image.mode != self.mode:
+            raise Unfit(f"an image is {image.mode}, the first was {self.mode}")
+        return image
+
+    def labels_of(self, place_B: np.ndarray) -> np.ndarray | list[Any]:
+        made_B = {place: self.made(place) for place in place_B.tolist()}
+        if len(self.fresh) > _MOST_FRESH:
+            self.fresh.clear()
+        self.fresh.update(made_B)
+        return as_int64([made_B[place].label for place in place_B.tolist()])
+
+    def current(self) -> bool:
+        return self.copied or self.reading.current()
+
+
+def made_of(result: Any) -> Made:
+    """Return what a sample is made of, from what `__getitem__` returned. Raises Unfit for anything but an image and its label."""
+    if type(result) not in (tuple, list) or len(result) != 2 or not isinstance(result[0], Picture):
+        raise Unfit("its __getitem__ returns something else than an image and a label")
+    picture, label = result
+    picture.check_open()
+    if not allowed.is_data(label):
+        raise Unfit(f"its labels are a {type(label).__name__}")
+    return Made(path=picture.handle.path, label=label, picture=picture)
+
+
+def own_source(dataset: Any, reading: Reading, *, copied: bool) -> OwnSource:
+    """Return the source of a data set of the script's own. Raises Unfit."""
+    try:
+        if not reading.length():
+            raise Unfit("it is empty")
+        picture = made_of(reading.item(0)).picture
+        mode = picture.mode or _mode(picture.handle.path)
+    except Unfit:
+        raise
+    except Exception as error:
+        raise Unfit(f"its first sample cannot be made ({type(error).__name__}: {error})") from error
+    _check_callables(reading, picture)
+    return OwnSource(dataset=dataset, loader=picture.loader, reading=reading, picture=picture, mode=mode, copied=copied)
+
+
+def transform_of(source: OwnSource) -> Any:
+    """Return what the images are given to. Raises Unfit for several."""
+    if len(source.picture.chain) > 1:
+        raise Unfit("its __getitem__ gives an image to several transforms")
+    return source.picture.chain[0] if source.picture.chain else None
+
+
+def _mode(path: str) -> str:
+    with pillow().open(path) as image:
+        if image.mode not in MODES:
+            raise Unfit(f"its images are {image.mode}, and are not converted")
+        return str(image.mode)
+
+
+def _check_callables(reading: Reading, picture: Picture) -> None:
+    """Raise Unfit for what is called only sometimes and could be seen: the script's own code may have to go on in this process."""
+    for name in sorted(reading.callables):
+        called = reading.own(name)
+        if called is None or allowed.loads(called) or reading.follows(called):
+            continue
+        if isinstance(called, MethodType) or not callable(called):
+            raise Unfit(f"calls its {name}, a {type(called).__name__}")
+        for step in recognise_transform(called):
+            if (reason := getattr(step, "reason", None)) is not None:
+                raise Unfit(f"{step.name} runs as the script wrote it: {reason}")

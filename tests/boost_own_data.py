@@ -135,7 +135,46 @@ class Default(Listed):
         return self.transform(sample), self.labels[index] if index > 3 else 7
 
 
-FOLLOWED = [Paths, Tutorial, Opened, Named, Unconverted, Inherited, OwnFunction, Default]
+class Texts(Listed):
+    def __getitem__(self, index):
+        return self.transform(Image.open(self.paths[index]).convert("RGB")), self.names[index]
+
+
+class Triple(Listed):
+    """Index and file beside image and label."""
+
+    def __getitem__(self, index):
+        path, label = self.samples[index]
+        image = Image.open(path).convert("RGB")
+        if self.transform:
+            image = self.transform(image)
+        return image, label, os.path.basename(path), index
+
+
+class Keyed(Listed):
+    def __getitem__(self, idx):
+        sample = {"image": Image.open(self.paths[idx]).convert("RGB"), "label": self.labels[idx], "id": self.names[idx]}
+        return {"id": sample["id"], "pixel_values": self.transform(sample["image"]), "meta": {"labels": (sample["label"], 0.5)}}
+
+
+class Alone(Listed):
+    """For generation: no label."""
+
+    def __getitem__(self, index):
+        return self.transform(Image.open(self.paths[index]).convert("RGB"))
+
+
+class WithPath(datasets.ImageFolder):
+    """Found in many gists."""
+
+    def __getitem__(self, index):
+        original_tuple = super(WithPath, self).__getitem__(index)  # noqa: UP008
+        path = self.imgs[index][0]
+        tuple_with_path = original_tuple + (path,)  # noqa: RUF005 (as it is written everywhere)
+        return tuple_with_path
+
+
+FOLLOWED = [Paths, Tutorial, Opened, Named, Unconverted, Inherited, OwnFunction, Default, Texts, Triple, Keyed, Alone, WithPath]
 
 
 class Counts(Paths):
@@ -225,11 +264,6 @@ class Closed(Listed):
 class Ends(Paths):
     def __del__(self):
         SEEN.append("ended")
-
-
-class Texts(Listed):
-    def __getitem__(self, index):
-        return self.transform(Image.open(self.paths[index]).convert("RGB")), self.names[index]
 
 
 DECLINED = {

@@ -49,7 +49,7 @@ def pipeline() -> Any:
 
 
 def made(kind: type, photos: Path, transform: Any = None) -> Any:
-    return kind(photos.parent if kind is own.Inherited else photos, transform=transform or pipeline())
+    return kind(photos.parent if issubclass(kind, own.datasets.ImageFolder) else photos, transform=transform or pipeline())
 
 
 def seen(make: Callable[[], Any], *, epochs: int = 2, breaks: int | None = None, between: Callable[[Any, int], None] | None = None) -> list[Any]:

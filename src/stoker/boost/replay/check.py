@@ -13,6 +13,7 @@ import numpy as np
 from stoker.boost.notes import Note
 from stoker.boost.replay.crew import Job
 from stoker.boost.replay.engine import Room
+from stoker.boost.replay.form import begun
 from stoker.boost.replay.plainly import fetched, same
 from stoker.boost.replay.plan import Plan
 from stoker.boost.replay.rooms import Rooms, handed
@@ -92,7 +93,7 @@ class Check:
         if not stream.stands_at(after):
             return "the random state after a batch differs from PyTorch's"
         data = self._listed(data)
-        reason = same([tensor[:rows] for tensor in data] if isinstance(data, list) else data, handed([tensor[:rows] for tensor in room.tensors]))
+        reason = same(begun(data, rows), begun(handed(room), rows))
         if reason is not None:
             return f"a batch differs from PyTorch's: {reason}"
         del room  # so that the next one is made in the same memory, as all batches after the first are
@@ -137,7 +138,7 @@ class Check:
         first_s = time.thread_time() - began
         if not job.stream.stands_at(after):
             return "a worker's random state after some samples differs from PyTorch's"
-        reason = same(self._listed(data), handed(room.tensors))
+        reason = same(self._listed(data), handed(room))
         if reason is not None:
             return f"the first samples differ from PyTorch's: {reason}"
         del room  # as above

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from stoker.boost.replay.form import Rest
 from stoker.boost.replay.stream import Stream
 
 
@@ -17,6 +18,8 @@ class Room:
 
     tensors: list[torch.Tensor]
     """[B, ...] each, contiguous, on the CPU; pinned where the loader pins."""
+    rest: Rest | None = None
+    """What stands around the images, where a batch is more than `tensors` in their order."""
 
 
 class Engine(Protocol):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data import _DatasetKind
+from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from stoker.boost import copies, guard
@@ -136,11 +137,13 @@ class ReplayMany(_MultiProcessingDataLoaderIter):
             try:
                 room = self._serial(job) if self._plan.engine.serial else self._crew.finish(job)
                 self._crew.pop()
+                if self._plan.pinned and room.rest is not None:
+                    return pin_memory(room.rest.around(room.tensors[0]), self._pin_memory_device), False
                 if self._plan.pinned:
                     # As from PyTorch's thread that locks pages, in which no inference mode is on.
                     copies.hand_out(*room.tensors)
                     return list(room.tensors), False
-                return handed(room.tensors, self._plan.kind), False
+                return handed(room, self._plan.kind), False
             except Exception as error:
                 self._turn_plain(why_not(error))
         data = plainly.sent(self._fetcher, job.index, job.stream, worker)

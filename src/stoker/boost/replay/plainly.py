@@ -104,6 +104,8 @@ def same(one: Any, other: Any) -> str | None:
         if len(one) != len(other):
             return f"{len(one)} and {len(other)} fields"
         return next((reason for a, b in zip(one, other, strict=True) if (reason := same(a, b)) is not None), None)
+    if isinstance(one, dict):
+        return same([*one.keys(), *one.values()], [*other.keys(), *other.values()])
     if not isinstance(one, torch.Tensor):
         return None if one == other else f"{one!r} and {other!r}"
     facts = [_facts(tensor) for tensor in (one, other)]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from stoker.boost.replay.engine import Room
+from stoker.boost.replay.form import in_mode
 from stoker.data.buffers import Buffers
 
 _SMALL_BYTES = 1 << 16
@@ -43,11 +44,10 @@ class Rooms:
         return buffers.take()
 
 
-def handed(tensors: list[torch.Tensor], kind: type[list[Any]] | type[tuple[Any, ...]] = list) -> Any:
+def handed(room: Room, kind: type[list[Any]] | type[tuple[Any, ...]] = list) -> Any:
     """Return a batch as one that is made, or received from a worker, in the caller's mode: inference tensors inside `torch.inference_mode()`.
 
     `kind`: list or tuple, what it stands in.
     """
-    if not torch.is_inference_mode_enabled():
-        return kind(tensors)
-    return kind(torch.empty(0, dtype=part.dtype).set_(part.untyped_storage(), part.storage_offset(), part.shape, part.stride()) for part in tensors)
+    tensors = [in_mode(tensor) for tensor in room.tensors]
+    return kind(tensors) if room.rest is None else room.rest.around(tensors[0])

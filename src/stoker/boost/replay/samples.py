@@ -12,7 +12,9 @@ from torch.utils.data import default_collate, get_worker_info
 from stoker.boost.replay.collates import DEFAULT, Collate
 from stoker.boost.replay.data import Data
 from stoker.boost.replay.engine import Room
+from stoker.boost.replay.form import Place, Rest, collated
 from stoker.boost.replay.openmp import threads
+from stoker.boost.replay.own.source import OwnSource
 from stoker.boost.replay.route import Route, Sample
 from stoker.boost.replay.sources import FakeSource, FilesSource, as_int64
 from stoker.boost.replay.stream import Stream
@@ -29,7 +31,9 @@ class Drawn:
 
     samples: list[Sample]
     labels_B: torch.Tensor | None
-    """None where labels are made with the images, in `fill`."""
+    """None where labels are made with the images, in `fill`, and where there is a `rest`."""
+    rest: Rest | None
+    """What stands around the images, where that is more than a label."""
     threads: int
     """What PyTorch's operations use where the user's own code would run: sums are split among them."""
 
@@ -47,7 +51,7 @@ class Samples:
         self.draws = any(route.draws for route in self._routes)
         self.serial = any(route.serial for route in self._routes)
         self._late = any(isinstance(route.source, FakeSource) for route in self._routes)
-        self._check_kinds()
+        self._place = self._check_kinds()
         self._shapes = self._tried()
         self.what = f"{data.what} -> {' | '.join(dict.fromkeys(_told(route) for route in self._routes))}"
 
@@ -75,18 +79,18 @@ class Samples:
 
     def fill(self, drawn: Drawn, room: Room, start: int, stop: int) -> None:
         """As `Engine.fill`."""
-        images, labels = room.tensors
+        images, room.rest = room.tensors[0], drawn.rest
         dense = images.dim() == 4 and images.is_contiguous()
         images_bits = bits(images) if dense else None
         with threads(drawn.threads):
             for number in range(start, stop):
                 sample = drawn.samples[number]
                 sample.route.write(sample, images[number], None if images_bits is None else images_bits[number])
-            if drawn.labels_B is None:
+            if drawn.rest is None and drawn.labels_B is None:
                 made = [self._target(sample, sample.route.fetch(sample).label, None) for sample in drawn.samples[start:stop]]
-                labels[start:stop] = self._checked(made)
-            else:
-                labels[start:stop] = drawn.labels_B[start:stop]
+                room.tensors[1][start:stop] = self._checked(made)
+            elif drawn.labels_B is not None:
+                room.tensors[1][start:stop] = drawn.labels_B[start:stop]
         for sample in drawn.samples[start:stop]:
             sample.kept = None
 
@@ -119,7 +123,8 @@ class Samples:
                 if isinstance(route.source, FakeSource):
                     label = route.fetch(sample).label
                 targets.append(self._target(sample, label, stream))
-        return Drawn(samples=samples, labels_B=None if late else self._checked(targets), threads=count)
+        rest = None if self._place is None else collated(self._place, targets)
+        return Drawn(samples=samples, labels_B=None if late or rest is not None else self._checked(targets), rest=rest, threads=count)
 
     def _labels(self, leaf_B: np.ndarray, local_B: np.ndarray) -> list[Any]:
         """Return the labels before target_transform, None for those that are made with their images."""
@@ -154,12 +159,17 @@ class Samples:
 
     # --- recognition -----------------------------------------------------------------------------------------------
 
-    def _check_kinds(self) -> None:
+    def _check_kinds(self) -> Place | None:
+        """Return where the images stand in a batch that is more than images and labels. Raises Unfit for samples of different kinds."""
+        places = {route.source.place if isinstance(route.source, OwnSource) else None for route in self._routes}
+        if len(places) > 1:
+            raise Unfit("the joined data sets have samples of different kinds")
         late = [isinstance(route.source, FakeSource) for route in self._routes]
         if any(late) and not all(late):
             raise Unfit("FakeData is joined with other data")
         if self._late and any(route.targets.draws and not route.serial for route in self._routes):
             raise Unfit("the target_transform of FakeData draws random numbers")
+        return places.pop()
 
     def _tried(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
         """Return shape and dtype of image and label, from one sample of each data set."""
@@ -194,11 +204,15 @@ class Samples:
             raise
         except Exception as error:
             raise Unfit(f"its first sample cannot be made ({type(error).__name__}: {error})") from error
-        batch, labels = _collated([image]), _collated([label])
-        if self._collate.bytes_only:
-            self._check_bytes(batch, labels)
+        batch = _collated([image])
         if batch.requires_grad or batch.device.type != "cpu" or not batch.is_contiguous():
             raise Unfit("its samples are no plain tensors")
+        if self._place is not None and not self._collate.bytes_only:
+            _tried_rest(self._place, label)
+            return ((tuple(batch.shape[1:]), batch.dtype),)
+        labels = _collated([label])
+        if self._collate.bytes_only:
+            self._check_bytes(batch, labels)
         return (tuple(batch.shape[1:]), batch.dtype), (tuple(labels.shape[1:]), labels.dtype)
 
     def _check_bytes(self, batch: torch.Tensor, labels: torch.Tensor) -> None:
@@ -233,6 +247,13 @@ def _collated(values: list[Any]) -> torch.Tensor:
     if type(collated) is not torch.Tensor or collated.layout is not torch.strided:
         raise Unfit(f"its samples hold a {type(values[0]).__name__} where one image or one label is known")
     return collated
+
+
+def _tried_rest(place: Place, sample: Any) -> None:
+    try:
+        collated(place, [sample])
+    except Exception as error:
+        raise Unfit(f"PyTorch cannot make a batch of its samples ({type(error).__name__}: {error})") from error
 
 
 def _told(route: Route) -> str:

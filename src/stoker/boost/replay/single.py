@@ -13,6 +13,7 @@ import torch
 from torch._C import _len_torch_dispatch_stack
 from torch.autograd import _profiler_enabled
 from torch.utils.data import _DatasetKind
+from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _SingleProcessDataLoaderIter
 
 from stoker.boost import copies
@@ -165,9 +166,10 @@ class ReplaySingle(_SingleProcessDataLoaderIter):
                 room = self._made(index, index_B, was_read)
             if self._plan.guesses:
                 self._guess_next()
-            data = handed(room.tensors, self._plan.kind)
+            data = handed(room, self._plan.kind)
             if self._plan.pinned:
-                copies.hand_out(*data)
+                copies.hand_out(*room.tensors)
+                data = data if room.rest is None else pin_memory(data, self._pin_memory_device)
             return data, False
         except Exception as error:
             if before is not None:

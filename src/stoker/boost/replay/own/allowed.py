@@ -56,6 +56,13 @@ def is_atom(value: Any) -> bool:
     return type(value) in ATOMS or (isinstance(value, np.generic) and type(value).__module__ == "numpy" and not isinstance(value, np.object_))
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number, or a tensor or an array of numbers."""
+    if type(value) in (torch.Tensor, np.ndarray):
+        return is_data(value) and (type(value) is torch.Tensor or value.dtype.kind in "iufb")
+    return (is_atom(value) and not isinstance(value, (str, bytes))) and value is not None
+
+
 def is_data(value: Any) -> bool:
     """Return whether a value is of a class whose operations here have no effect. What it holds is looked at when it is reached."""
     kind = type(value)

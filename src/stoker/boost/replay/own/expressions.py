@@ -101,6 +101,15 @@ class Expressions:
     def _is_dataset(self, node: ast.expr) -> bool:
         return isinstance(node, ast.Name) and node.id == self._dataset
 
+    def _is_super(self, node: ast.expr) -> bool:
+        """Whether `node` is `super()`, or `super(ItsClass, self)`."""
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or self._fixed(node.func) is not super or node.keywords:
+            return False
+        if not node.args:
+            return True
+        kind = self._fixed(node.args[0])
+        return len(node.args) == 2 and self._is_dataset(node.args[1]) and vars(kind).get(self._function.__name__) is self._function
+
     def _constant(self, node: Any) -> Evaluate:
         value = node.value
         return lambda variables: value
@@ -140,8 +149,19 @@ class Expressions:
         return lambda variables: slice(*(part(variables) for part in parts))
 
     def _tuple(self, node: Any) -> Evaluate:
-        parts, kind = [self.value(part) for part in node.elts], tuple if isinstance(node, ast.Tuple) else list
-        return lambda variables: kind(part(variables) for part in parts)
+        kind = tuple if isinstance(node, ast.Tuple) else list
+        parts = [(self.value(part.value), True) if isinstance(part, ast.Starred) else (self.value(part), False) for part in node.elts]
+
+        def evaluate(variables: Variables) -> Any:
+            found: list[Any] = []
+            for part, many in parts:
+                value = part(variables)
+                if many and type(value) not in (tuple, list):
+                    raise Unfit(f"takes a {type(value).__name__} apart")
+                found.extend(value if many else (value,))
+            return kind(found)
+
+        return evaluate
 
     def _dict(self, node: Any) -> Evaluate:
         if not all(isinstance(key, ast.Constant) for key in node.keys):
@@ -209,7 +229,7 @@ class Expressions:
     def _call(self, node: Any) -> Evaluate:
         if any(isinstance(one, ast.Starred) for one in node.args) or any(one.arg is None for one in node.keywords):
             raise self.refused(node, f"has `{ast.unparse(node)}` in it")
-        if isinstance(node.func, ast.Attribute) and _is_super(node.func.value) and "super" not in self._own:
+        if isinstance(node.func, ast.Attribute) and self._is_super(node.func.value):
             return self._handed(node, self._reader.inherited(self._function, node.func.attr))
         if isinstance(node.func, ast.Attribute) and self._is_dataset(node.func.value):
             return self._of_dataset(node, node.func.attr)
@@ -289,10 +309,6 @@ def _handle(path: Any) -> Handle:
     if type(path) is not str and not isinstance(path, allowed.PATHS):
         raise Unfit(f"opens a {type(path).__name__}")
     return Handle(str(path))
-
-
-def _is_super(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super" and not node.args and not node.keywords
 
 
 _EXPRESSIONS: dict[type, Callable[[Expressions, Any], Evaluate]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stoker.boost.replay.form import Place
 from stoker.boost.replay.own import allowed
 from stoker.boost.replay.own.picture import MODES, Picture
 from stoker.boost.replay.own.reading import Reading
@@ -24,6 +25,8 @@ class Made:
 
     path: str
     label: Any
+    """Or, where `place` is not None, all of the sample, with a number where its image is."""
+    place: Place | None
     picture: Picture = field(repr=False)
 
 
@@ -32,6 +35,8 @@ class OwnSource(FilesSource):
     """Samples are what `__getitem__` makes of them at the moment they are asked for; `loader` is torchvision's, where the script uses it."""
 
     reading: Reading
+    place: Place | None
+    """Where a sample has its image, None for an image and a label that is a number or a tensor."""
     picture: Picture
     """Of the first sample: all others must be opened, converted and handed on in the same way."""
     mode: str
@@ -53,7 +58,7 @@ class OwnSource(FilesSource):
         made = made_of(self.reading.item(place))
         first, own = self.picture, made.picture
         same = len(own.chain) == len(first.chain) and all(one is other for one, other in zip(own.chain, first.chain, strict=True))
-        if not same or own.mode != first.mode or own.loader is not first.loader:
+        if not same or made.place != self.place or own.mode != first.mode or own.loader is not first.loader:
             raise Unfit(f"its __getitem__ makes sample {place} in another way than the first")
         return made
 
@@ -94,14 +99,30 @@ class OwnSource(FilesSource):
 
 
 def made_of(result: Any) -> Made:
-    """Return what a sample is made of, from what `__getitem__` returned. Raises Unfit for anything but an image and its label."""
-    if type(result) not in (tuple, list) or len(result) != 2 or not isinstance(result[0], Picture):
-        raise Unfit("its __getitem__ returns something else than an image and a label")
-    picture, label = result
+    """Return what a sample is made of, from what `__getitem__` returned. Raises Unfit for anything but one image and data."""
+    pictures: list[tuple[Place, Picture]] = []
+    rest = _without(result, (), pictures)
+    if len(pictures) != 1:
+        raise Unfit(f"its __getitem__ returns {len(pictures) or 'no'} images")
+    place, picture = pictures[0]
     picture.check_open()
-    if not allowed.is_data(label):
-        raise Unfit(f"its labels are a {type(label).__name__}")
-    return Made(path=picture.handle.path, label=label, picture=picture)
+    plain = type(result) in (tuple, list) and len(result) == 2 and place == (0,) and allowed.is_number(result[1])
+    label = result[1] if plain else rest
+    return Made(path=picture.handle.path, label=label, place=None if plain else place, picture=picture)
+
+
+def _without(value: Any, place: Place, pictures: list[tuple[Place, Picture]]) -> Any:
+    """Return `value` with 0 for its images, which are added to `pictures`. Raises Unfit for what is no data."""
+    if isinstance(value, Picture):
+        pictures.append((place, value))
+        return 0
+    if type(value) is dict:
+        return {key: _without(part, (*place, key), pictures) for key, part in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_without(part, (*place, number), pictures) for number, part in enumerate(value))
+    if not allowed.is_data(value):
+        raise Unfit(f"its samples hold a {type(value).__name__}")
+    return value
 
 
 def own_source(dataset: Any, reading: Reading, *, copied: bool) -> OwnSource:
@@ -109,14 +130,15 @@ def own_source(dataset: Any, reading: Reading, *, copied: bool) -> OwnSource:
     try:
         if not reading.length():
             raise Unfit("it is empty")
-        picture = made_of(reading.item(0)).picture
+        made = made_of(reading.item(0))
+        picture = made.picture
         mode = picture.mode or _mode(picture.handle.path)
     except Unfit:
         raise
     except Exception as error:
         raise Unfit(f"its first sample cannot be made ({type(error).__name__}: {error})") from error
     _check_callables(reading, picture)
-    return OwnSource(dataset=dataset, loader=picture.loader, reading=reading, picture=picture, mode=mode, copied=copied)
+    return OwnSource(dataset=dataset, loader=picture.loader, place=made.place, reading=reading, picture=picture, mode=mode, copied=copied)
 
 
 def transform_of(source: OwnSource) -> Any:

@@ -64,7 +64,7 @@ def test_a_home_of_somebody_else_is_refused(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "file").write_text("")
-    with pytest.raises(MountRefused, match="belongs to uid 0, and the container runs as uid 12345"):
+    with pytest.raises(MountRefused, match="belongs to uid 0, and what is started runs as uid 12345"):
         prepare(home, replace(ME, host_uid=12345))
 
 

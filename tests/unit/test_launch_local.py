@@ -33,7 +33,7 @@ from stoker.launch.local.seen import VANISHED
 from stoker.launch.wanted import Wanted
 from stoker.start.driver import Seen
 from stoker.start.panel import OPTION
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, need
 
 OWN = Environment(folder=Path(sys.prefix), stack=None, says="own")
 LOCKED = Environment(folder=Path("/cache/local/0/cu130"), stack="cu130", says="cu130")
@@ -705,6 +705,21 @@ def test_ctrl_c_between_two_steps_of_a_start_leaves_nothing(project: Path, monke
         with pytest.raises(KeyboardInterrupt):
             act(project, "sleep", "97")
         assert list(folder.jobs_folder().iterdir()) == []
+
+
+def test_root_leaves_nothing_of_its_own_in_somebody_elses_home(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container of that person could not write there any more."""
+    need(os.geteuid() == 0, "root")
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 12345, 12345)
+    with pytest.raises(MountRefused, match="belongs to uid 12345, and what is started runs as uid 0"):
+        started(project, "true")
+    monkeypatch.delenv("STOKER_HOME")
+    monkeypatch.setattr("stoker.settings.home_folder", lambda: home)
+    assert ran(project, "true")[0] == 0
+    assert list(home.iterdir()) == []
+    assert folder.jobs_folder() == tmp_path / "home-0/.stoker/local"
 
 
 def test_a_supervisor_that_dies_at_once_is_told_as_such(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,15 @@ def home_for(said: str | None, account: Account) -> Path | None:
         return None
     if said:
         return Path(said).expanduser().absolute()
+    return default_home(account.host_uid)
+
+
+def default_home(uid: int) -> Path:
+    """Return the home of what runs as `uid`, where none is named."""
     folder = settings.home_folder().absolute()
     with contextlib.suppress(OSError):
-        if os.getuid() == 0 and folder.stat().st_uid != account.host_uid and "STOKER_HOME" not in os.environ:
-            return folder.with_name(f"{folder.name}-{account.host_uid}")
+        if os.getuid() == 0 and folder.stat().st_uid != uid and "STOKER_HOME" not in os.environ:
+            return folder.with_name(f"{folder.name}-{uid}")
     return folder
 
 
@@ -51,10 +56,15 @@ def prepare(home: Path, account: Account) -> None:
         ) from error
     if not stat.S_ISDIR(status.st_mode):
         raise MountRefused(f"the home {home} is no folder", hint="name a folder with `--home DIR` (or STOKER_HOME)")
-    if status.st_uid != account.host_uid:
+    need_own(home, status.st_uid, account.host_uid, account.host_gid)
+
+
+def need_own(home: Path, owner: int, uid: int, gid: int) -> None:
+    """Raise MountRefused for a home of another one's: what is written there by one could not be changed by the other."""
+    if owner != uid:
         raise MountRefused(
-            f"the home {home} belongs to uid {status.st_uid}, and the container runs as uid {account.host_uid}",
-            hint=f"give this account a home of its own: `--home DIR`, or hand it over: `sudo chown -R {account.host_uid}:{account.host_gid} {home}`",
+            f"the home {home} belongs to uid {owner}, and what is started runs as uid {uid}",
+            hint=f"give this account a home of its own: `--home DIR`, or hand it over: `sudo chown -R {uid}:{gid} {home}`",
         )
 
 

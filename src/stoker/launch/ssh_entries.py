@@ -95,8 +95,8 @@ def written() -> object:
 def clean(before: object, alive: Iterable[str], engines: Iterable[str]) -> tuple[str, ...]:
     """Take away the entries of containers that are gone, and return their names.
 
-    `before` is what `written` said before the engines were asked: an entry that was written since may be of a box that was started since, and then all
-    stay until the next time.
+    `before` is what `written` said before the engines were asked: an entry that was written since may be of a box that was
+    started since, and then all stay until the next time.
     `alive` are the names of the SSH boxes that there are, `engines` the engines that were asked: entries of others, of other people's engines and of
     other machines with this home folder stay.
     """

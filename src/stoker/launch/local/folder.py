@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stoker import settings
 from stoker.errors import NameTaken
 from stoker.files import write_text_atomically, writing
 from stoker.host.place import read
+from stoker.launch.home import default_home
 
 _PLACE = ".stoker/local"
 _LEFT_S = 3600.0
@@ -152,7 +152,7 @@ def boot() -> str:
 
 def jobs_folder() -> Path:
     """Return the folder of all jobs' folders."""
-    return settings.home_folder() / _PLACE
+    return default_home(os.getuid()) / _PLACE
 
 
 def folders() -> tuple[Folder, ...]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker import settings
 from stoker.errors import BadValue, LaunchUnfit, MountRefused
 from stoker.host import filesystem_root, find_limits
 from stoker.launch import labels
 from stoker.launch.amounts import read_memory
 from stoker.launch.gpus import ALL, Gpus, read_gpus
 from stoker.launch.grace import SERVICE_S, training_grace_s
+from stoker.launch.home import default_home
 from stoker.launch.local.folder import folders
 from stoker.launch.names import free_name, name_of
 from stoker.launch.request import Kind, Port
@@ -97,7 +98,7 @@ def decide(wanted: Wanted, *, command: Sequence[str] = (), port: int | None = No
         kind=wanted.kind,
         command=tuple(command),
         project=project,
-        home=Path(wanted.home).expanduser().absolute() if wanted.home not in (None, "none") else settings.home_folder(),
+        home=Path(wanted.home).expanduser().absolute() if wanted.home not in (None, "none") else default_home(os.getuid()),
         data=_data(wanted.data),
         ports=ports if wanted.kind == "notebook" else (),
         gpus=gpus,

@@ -16,6 +16,7 @@ from stoker.files import writing
 from stoker.launch import attached
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
+from stoker.launch.home import need_own
 from stoker.launch.interruption import postponed, uninterrupted
 from stoker.launch.local import environment, marks, notebook
 from stoker.launch.local.environment import Environment
@@ -127,6 +128,7 @@ def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *
     told = variables(job, used, kept, given)
     with writing(job.home):
         job.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    need_own(job.home, job.home.stat().st_uid, os.getuid(), os.getgid())
     command, own, gone = _command(job, used, {**given, **told})
     about = About(
         id=os.urandom(16).hex(),

@@ -18,7 +18,18 @@ from pathlib import Path
 import pytest
 
 from stoker.catalog import Card
-from stoker.errors import BadValue, EngineFailed, LaunchUnfit, MountRefused, NameTaken, NotReady, ProgramMissing, ServiceUnfit, StokerError
+from stoker.errors import (
+    BadValue,
+    EngineFailed,
+    LaunchUnfit,
+    LimitRefused,
+    MountRefused,
+    NameTaken,
+    NotReady,
+    ProgramMissing,
+    ServiceUnfit,
+    StokerError,
+)
 from stoker.launch import labels, reach
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
@@ -368,6 +379,9 @@ def test_what_means_nothing_here_is_said_with_its_consequence(project: Path) -> 
         ({"data": ("/not/there",)}, MountRefused),
         ({"project": Path("/not/there")}, MountRefused),
         ({"memory": "many"}, BadValue),
+        ({"cpus": float("nan")}, BadValue),
+        ({"cpus": -1.0}, BadValue),
+        ({"cpus": 1e9}, LimitRefused),
     ],
 )
 def test_what_cannot_be_is_refused(project: Path, wishes: dict[str, object], error: type[StokerError]) -> None:
@@ -715,6 +729,9 @@ def test_root_leaves_nothing_of_its_own_in_somebody_elses_home(project: Path, tm
     os.chown(home, 12345, 12345)
     with pytest.raises(MountRefused, match="belongs to uid 12345, and what is started runs as uid 0"):
         started(project, "true")
+    (tmp_path / "file").touch()
+    with pytest.raises(MountRefused, match="is no folder"):
+        started(project, "true", home=str(tmp_path / "file"))
     monkeypatch.delenv("STOKER_HOME")
     monkeypatch.setattr("stoker.settings.home_folder", lambda: home)
     assert ran(project, "true")[0] == 0

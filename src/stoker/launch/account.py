@@ -58,6 +58,12 @@ def account(
     return Account(uid=uid, gid=gid, name=_name(uid, uid), keep_id=False, known=known, host_uid=uid, host_gid=gid, files=place)
 
 
+def itself() -> Account:
+    """Return who runs what is started without a container: this process's own account."""
+    uid, gid = os.getuid(), os.getgid()
+    return Account(uid=uid, gid=gid, name=_name(uid, uid), keep_id=False, known=True, host_uid=uid, host_gid=gid)
+
+
 def passwd_entry(account: Account) -> str:
     """Return the account as a line of /etc/passwd. `*`: no password fits, but it is not locked, which sshd would refuse even with a key."""
     return f"{account.name}:*:{account.uid}:{account.gid}:{account.name}:{HOME}:/bin/bash"

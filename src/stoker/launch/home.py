@@ -56,15 +56,10 @@ def prepare(home: Path, account: Account) -> None:
         ) from error
     if not stat.S_ISDIR(status.st_mode):
         raise MountRefused(f"the home {home} is no folder", hint="name a folder with `--home DIR` (or STOKER_HOME)")
-    need_own(home, status.st_uid, account.host_uid, account.host_gid)
-
-
-def need_own(home: Path, owner: int, uid: int, gid: int) -> None:
-    """Raise MountRefused for a home of another one's: what is written there by one could not be changed by the other."""
-    if owner != uid:
+    if status.st_uid != account.host_uid:
         raise MountRefused(
-            f"the home {home} belongs to uid {owner}, and what is started runs as uid {uid}",
-            hint=f"give this account a home of its own: `--home DIR`, or hand it over: `sudo chown -R {uid}:{gid} {home}`",
+            f"the home {home} belongs to uid {status.st_uid}, and what is started runs as uid {account.host_uid}",
+            hint=f"give this account a home of its own: `--home DIR`, or hand it over: `sudo chown -R {account.host_uid}:{account.host_gid} {home}`",
         )
 
 

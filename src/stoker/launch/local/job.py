@@ -10,7 +10,7 @@ from pathlib import Path
 from stoker.errors import BadValue, LaunchUnfit, MountRefused
 from stoker.host import filesystem_root, find_limits
 from stoker.launch import labels
-from stoker.launch.amounts import read_memory
+from stoker.launch.amounts import read_cpus, read_memory
 from stoker.launch.gpus import ALL, Gpus, read_gpus
 from stoker.launch.grace import SERVICE_S, training_grace_s
 from stoker.launch.home import default_home
@@ -103,7 +103,7 @@ def decide(wanted: Wanted, *, command: Sequence[str] = (), port: int | None = No
         ports=ports if wanted.kind == "notebook" else (),
         gpus=gpus,
         memory_bytes=_memory(wanted.memory),
-        cpus=wanted.cpus or None,
+        cpus=read_cpus(f"{wanted.cpus:g}", find_limits().cores) if wanted.cpus else None,
         env_file=wanted.env_file,
         grace_s=_grace(wanted, project),
         notes=tuple(_notes(wanted)),

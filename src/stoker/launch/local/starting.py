@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from stoker.errors import LaunchUnfit, NameTaken, NotReady, ProgramMissing
-from stoker.files import writing
-from stoker.launch import attached
+from stoker.launch import account, attached, home
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
-from stoker.launch.home import need_own
 from stoker.launch.interruption import postponed, uninterrupted
 from stoker.launch.local import environment, marks, notebook
 from stoker.launch.local.environment import Environment
@@ -119,6 +117,8 @@ def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *
     given = marks.without(os.environ)
     if job.env_file:
         given |= read_env_file(job.env_file, given)
+    # One of somebody else's would keep files in it that are not theirs.
+    home.prepare(job.home, account.itself())
     if job.stem is None:
         _make_room(job)
     used = _environment(job, locked, on_line)
@@ -126,9 +126,6 @@ def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *
     for note in (*job.notes, *kept.notes):
         on_line(note)
     told = variables(job, used, kept, given)
-    with writing(job.home):
-        job.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    need_own(job.home, job.home.stat().st_uid, os.getuid(), os.getgid())
     command, own, gone = _command(job, used, {**given, **told})
     about = About(
         id=os.urandom(16).hex(),

@@ -109,6 +109,9 @@ stop_timeout = 300
 restart = true
 writable = true
 """)
+    with pytest.raises(BadValue, match=r"team\.env: there is no such file"):
+        with_defaults(Wanted(project=project), {})
+    (project / "team.env").touch()
     wanted = with_defaults(Wanted(project=project), {"HF_TOKEN": "secret"})
     assert wanted == Wanted(
         prefix="Vision",
@@ -158,7 +161,8 @@ writable = true
         ('image = ""', BadValue, "[launch] image: '' is no text"),
         ("volumes = [1]", BadValue, "[launch] volumes: 1 is no text"),
         ('engine = "pod-man"', BadValue, "[launch] engine: there is no engine 'pod-man'; the nearest is 'podman'"),
-        ('env = ["A=1"]', BadValue, "-e A=..."),
+        ('env = ["A=hunter2"]', BadValue, "[launch] env: 'A' stands here with its value"),
+        ('env = ["1A"]', BadValue, "[launch] env: '1A' is no name of a variable"),
     ],
 )
 def test_a_table_that_says_nonsense_is_an_error_with_file_and_key(project: Path, table: str, error: type[StokerError], told: str) -> None:
@@ -166,8 +170,8 @@ def test_a_table_that_says_nonsense_is_an_error_with_file_and_key(project: Path,
         team(project, table)
     assert told in raised.value.message
     assert raised.value.hint
-    if not table.startswith("env"):
-        assert str(project / "stoker.toml") in raised.value.message
+    assert str(project / "stoker.toml") in raised.value.message
+    assert "hunter2" not in raised.value.message + raised.value.hint
 
 
 @pytest.mark.parametrize("text", ["[launch", "launch = 1\x00", "[launch]\nimage = \udce9", "a = " + "[" * 3000])
@@ -228,6 +232,15 @@ def test_the_project_is_never_the_machine_or_the_home(tmp_path: Path, monkeypatc
     for folder in (tmp_path / "nowhere", tmp_path / "file"):
         with pytest.raises(MountRefused, match=r"is not there|no folder"):
             with_defaults(Wanted(project=folder), {})
+
+
+def test_somebody_whom_this_machine_does_not_know_has_no_folder(project: Path) -> None:
+    """Python's own words for it are an exception that nobody expects."""
+    (project / "stoker.toml").write_text('[launch]\ndata = "~nobody-of-this-name/x"\nhome = "~nobody-of-this-name"\n')
+    wanted = with_defaults(Wanted(project=project), {})
+    assert [mount.source for mount in data_mounts(wanted.data)] == [project / "~nobody-of-this-name/x"]
+    with pytest.raises(MountRefused, match="is not there"):
+        with_defaults(Wanted(project=Path("~nobody-of-this-name")), {})
 
 
 def test_a_working_directory_that_was_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,10 +28,10 @@ def with_defaults(said: Wanted, environ: Mapping[str, str]) -> Wanted:
     team = read_defaults(project)
     # A team may name variables that only some of its people have.
     team = replace(team, environment=tuple(name for name in team.environment if _variable(name) in environ))
-    own = replace(said, project=project, environment=tuple(_set(name, environ) for name in said.environment), env_file=_file(said.env_file))
+    own = replace(said, project=project, environment=tuple(_set(name, environ) for name in said.environment), env_file=said.env_file)
     wanted = own.over(Wanted(engine=_engine_of(environ)).over(team))
     name_of(wanted)
-    return replace(wanted, engine=read_engine(wanted.engine or "auto"))
+    return replace(wanted, engine=read_engine(wanted.engine or "auto"), env_file=_file(wanted.env_file))
 
 
 def _here() -> Path:
@@ -70,6 +71,7 @@ def _set(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _file(path: Path | None) -> Path | None:
+    path = path and Path(os.path.expanduser(path))
     if path is not None and not path.is_file():
         raise BadValue(f"--env-file {path}: there is no such file", hint="write NAME=VALUE, one a line, and `chmod 600` it")
     return path and path.absolute()

@@ -25,7 +25,7 @@ def home_for(said: str | None, account: Account) -> Path | None:
     if said == NONE:
         return None
     if said:
-        return Path(said).expanduser().absolute()
+        return Path(os.path.expanduser(said)).absolute()
     return default_home(account.host_uid)
 
 

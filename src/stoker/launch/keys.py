@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -64,7 +65,7 @@ def find_keys(named: Sequence[Path]) -> Keys:
         agent, folder = _of_agent(), ssh_folder()
         if named:
             bodies = {key.body for key in agent}
-            found = [key for path in named for key in _named(path.expanduser())]
+            found = [key for path in named for key in _named(Path(os.path.expanduser(path)))]
             return Keys(found=_once(replace(key, here=key.here or key.body in bodies) for key in found), lacking=False)
         own = _once(_strong([*_of_folder(folder), *agent, *_of_file(folder / "authorized_keys")]))[:MOST]
         return Keys(found=own, lacking=not any(key.here for key in own))

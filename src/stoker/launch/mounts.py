@@ -18,7 +18,7 @@ _INSIDE = r"/[^\0:,]+"
 
 def checked_project(folder: Path) -> Path:
     """Return the project's folder, absolute. Raises MountRefused for what is none."""
-    project = Path(os.path.abspath(folder.expanduser()))
+    project = Path(os.path.abspath(os.path.expanduser(folder)))
     real = Path(os.path.realpath(project))
     hint = "go into the project's folder, or name it: --project DIR"
     if not real.is_dir():
@@ -79,7 +79,7 @@ def _source(text: str) -> Path:
     """Return a path of this machine, absolute."""
     if not text or "\0" in text:
         raise BadValue(f"{text!r:.200} is no path", hint="name a folder or file of this machine")
-    path = Path(os.path.abspath(Path(text).expanduser()))
+    path = Path(os.path.abspath(os.path.expanduser(text)))
     refuse_engines(path)
     return path
 

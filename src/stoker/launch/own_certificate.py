@@ -27,7 +27,7 @@ class OwnCertificate:
 
 def read_own(certificate: Path, key: Path) -> OwnCertificate:
     """Try a certificate and its key as a server would. Raises BadValue: unreadable, not a pair, with a password, expired, ..."""
-    certificate, key = (Path(os.path.abspath(path.expanduser())) for path in (certificate, key))
+    certificate, key = (Path(os.path.abspath(os.path.expanduser(path))) for path in (certificate, key))
     try:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(certificate, key, password=_no_password)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,7 +85,7 @@ def _absolute(said: dict[str, Any], project: Path) -> dict[str, Any]:
     """Make the paths of the table those of the project, wherever the command is run."""
 
     def path(text: str) -> str:
-        return str(project / Path(text).expanduser())
+        return os.path.join(project, os.path.expanduser(text))
 
     if "data" in said:
         said["data"] = tuple(path(one) for one in said["data"])
@@ -104,6 +106,15 @@ def _text(value: Any) -> str:
 
 def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(one) for one in value) if isinstance(value, list) else (_text(value),)
+
+
+def _variables(value: Any) -> tuple[str, ...]:
+    for name in (names := _texts(value)):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            told, equals, _ = name.partition("=")
+            what = "stands here with its value" if equals else "is no name of a variable"
+            raise BadValue(f"{told!r:.80} {what}", hint="names only: each person's own environment has the values")
+    return names
 
 
 def _flag(value: Any) -> bool:
@@ -182,7 +193,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "batch": _number(1),
     "workers": _number(0, 10_000),
     "pids": _number(1),
-    "env": _texts,
+    "env": _variables,
     "env_file": _text,
     "listen": _text,
     "port": _number(1, 65535),

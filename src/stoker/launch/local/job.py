@@ -98,7 +98,7 @@ def decide(wanted: Wanted, *, command: Sequence[str] = (), port: int | None = No
         kind=wanted.kind,
         command=tuple(command),
         project=project,
-        home=Path(wanted.home).expanduser().absolute() if wanted.home not in (None, "none") else default_home(os.getuid()),
+        home=Path(os.path.expanduser(wanted.home)).absolute() if wanted.home not in (None, "none") else default_home(os.getuid()),
         data=_data(wanted.data),
         ports=ports if wanted.kind == "notebook" else (),
         gpus=gpus,
@@ -128,7 +128,7 @@ def _memory(text: str | None) -> int | None:
 
 
 def _data(paths: Sequence[str]) -> tuple[Path, ...]:
-    found = tuple(Path(path).expanduser().absolute() for path in paths)
+    found = tuple(Path(os.path.expanduser(path)).absolute() for path in paths)
     if missing := [path for path in found if not path.exists()]:
         raise MountRefused(f"--data {missing[0]}: there is no such folder", hint="name a folder or file of this machine")
     return found

@@ -708,15 +708,18 @@ def test_a_start_that_fails_halfway_leaves_nothing(project: Path, monkeypatch: p
     assert wait_until(lambda: not [one for one in marked() if "98" in one.command], timeout_s=30)
 
 
-def test_ctrl_c_between_two_steps_of_a_start_leaves_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_ctrl_c_between_two_steps_of_a_start_leaves_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[BaseException]
+) -> None:
     def made(name: str, about: About) -> Folder:
         found = folder.make(name, about)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         return found
 
     monkeypatch.setattr(starting, "make", made)
     for act in (started, ran):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(kind):
             act(project, "sleep", "97")
         assert list(folder.jobs_folder().iterdir()) == []
 

@@ -67,9 +67,10 @@ def _started(
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(128 + signal.SIGTERM)
-        if callable(signal.getsignal(signal.SIGINT)):
-            # Until it is another program Python would be told of Ctrl-C, and not hear it any more.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):
+                # Until it is another program Python would be told of it, and not hear it any more.
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:

@@ -15,7 +15,7 @@ from stoker.errors import LaunchUnfit, NameTaken, NotReady, ProgramMissing
 from stoker.launch import account, attached, home
 from stoker.launch.containers import Container
 from stoker.launch.ending import why
-from stoker.launch.interruption import postponed, uninterrupted
+from stoker.launch.interruption import interruptible, postponed, uninterrupted
 from stoker.launch.local import environment, marks, notebook
 from stoker.launch.local.environment import Environment
 from stoker.launch.local.folder import About, Folder, folders, here, make
@@ -147,7 +147,7 @@ def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *
 @contextlib.contextmanager
 def _placed(prepared: _Prepared) -> Iterator[_Ready]:
     """Yield what a supervisor is started with; its folder is removed when the block fails, or is interrupted. Raises NameTaken, NotReady."""
-    with postponed() as let_in:
+    with postponed() as let_in, interruptible():
         job, about, folder = _named(prepared.job, prepared.about)
         own = {**prepared.given, **marks.of_labels(job.labels), marks.ID: about.id, marks.FOLDER: str(folder.path)}
         supervisor = (sys.executable, "-m", "stoker.launch.local.supervisor", str(folder.path))

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +132,18 @@ def test_what_was_left_half_made_is_swept_away() -> None:
     os.utime(jobs / ".old.1", (time.time() - 3700,) * 2)
     folder.make("next", about())
     assert sorted(path.name for path in jobs.iterdir()) == [".young.2", "next"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"labels": 5}, {"labels": {"a": 5}}, {"created": "x"}, {"command": "ab"}, {"command": [1]}, {"machine": None}, {"cores": 2}]
+)
+def test_a_record_of_other_types_counts_as_none(wrong: dict[str, object]) -> None:
+    """A container that has the home can write one, and `ps` must go on."""
+    made = folder.make("forged", about())
+    assert made.about == about(id=made.about.id)
+    (made.path / "job.json").write_text(json.dumps(asdict(about()) | wrong))
+    assert made.about is None
+    assert KEEPER.containers(everything=True) == ()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"code": 1, "moment": 2, "more": 3}', "\0\0\0", '"text"'])

@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,17 @@ from stoker.launch.home import default_home
 
 _PLACE = ".stoker/local"
 _LEFT_S = 3600.0
+# What the fields of a record may be, by how their types are written.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: type(value) is str,
+    "bool": lambda value: type(value) is bool,
+    "int": lambda value: type(value) is int,
+    "int | None": lambda value: value is None or type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "Sequence[str]": lambda value: type(value) is tuple and _are(str, value),
+    "Sequence[int]": lambda value: type(value) is tuple and _are(int, value),
+    "Mapping[str, str]": lambda value: type(value) is dict and _are(str, (*value, *value.values())),
+}
 _ABOUT, _STARTED, _ENDED, _LOG = "job.json", "started.json", "ended.json", "log"
 
 
@@ -201,6 +212,12 @@ def _read(path: Path, kind: type[Any]) -> Any:
     """Return a record, None when it is not there or says something else."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}) if isinstance(told, dict) else None
-    except (OSError, ValueError, TypeError):
+        record = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+    # A container that has this home can write here, too.
+    return record if all(_FITS[str(field.type)](getattr(record, field.name)) for field in fields(record)) else None
+
+
+def _are(kind: type, values: Iterable[object]) -> bool:
+    return all(type(value) is kind for value in values)

@@ -194,6 +194,8 @@ def test_a_name_that_was_chosen_is_found_from_anywhere(engines: Engines) -> None
     found = up(name="mine", port=9000, image="cnn")
     assert not found.started
     assert found.ignored(Wanted(name="mine", port=9000, image="cnn", project=Path("/p/cnn"))) == ("--port", "--project")
+    assert found.ignored(Wanted(name="mine", engine="local")) == ("--engine",)
+    assert found.ignored(Wanted(name="mine", engine="auto")) == ()
     assert found.ignored(Wanted(name="mine", image="registry.example.org/library/other:1")) == ("--image",)
     assert found.ignored(Wanted(name="mine", image="registry.example.org/library/cnn")) == ()
 

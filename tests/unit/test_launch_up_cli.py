@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stoker.cli import main
+from stoker.cli.up import start
 from stoker.launch import notebook, ssh
 from stoker.launch.containers import Container
 from stoker.launch.keys import Keys, PublicKey
@@ -53,7 +55,7 @@ def orders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Order]:
     """What was ordered; every start succeeds."""
     given: list[Order] = []
 
-    def brought(order: Order, **_: object) -> Up:
+    def brought(order: Order, *_: object, **__: object) -> Up:
         given.append(order)
         return running(order.service.kind, order.wanted.listen or "127.0.0.1")
 
@@ -106,6 +108,23 @@ def test_who_can_reach_it_is_said(orders: list[Order], capsys: pytest.CaptureFix
     monkeypatch.setenv("USER", "ann")
     assert stoker("up", "notebook") == 0
     assert "`ssh -NL 8888:127.0.0.1:8888 ann@192.0.2.7`" in capsys.readouterr().err
+
+
+def test_options_that_come_too_late_are_said(
+    orders: list[Order], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody shall believe in a limit that is not there."""
+    (tmp_path / "stoker.toml").write_text("[launch]\npids = 100\n")
+    there = replace(running("notebook"), started=False)
+    monkeypatch.setattr("stoker.cli.up.notebook.bring_up_as_wanted", start.bring_up_as_wanted)
+    monkeypatch.setattr(start, "bring_up", lambda order, on_line: there)
+    assert stoker("up", "notebook", "--engine", "podman", "--memory", "4g", "-v", "/srv:/srv", "--project", str(tmp_path)) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "cnn-notebook runs already, and -v, --memory count when it is started only: `stoker stop cnn-notebook` first" in said
+    assert "--pids" not in said
+    monkeypatch.setattr(start, "bring_up", lambda order, on_line: replace(there, started=True))
+    assert stoker("up", "notebook", "--engine", "podman", "--memory", "4g") == 0
+    assert "runs already" not in capsys.readouterr().err
 
 
 def test_open_without_a_browser_is_said(orders: list[Order], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

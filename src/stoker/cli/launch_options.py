@@ -30,6 +30,8 @@ class How:
     """Print the command with a comment for each option, start nothing."""
     as_json: bool
     """Say on stdout, as JSON, what was started."""
+    at_start: tuple[str, ...] = ()
+    """The options on the command line that nothing tells of what runs already."""
 
 
 _OPTIONS = (
@@ -59,6 +61,23 @@ _OPTIONS = (
     click.option("--explain", is_flag=True, help="The same, with a comment for each option."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
 )
+_AT_START = {
+    "data": "--data",
+    "volumes": "-v",
+    "home": "--home",
+    "memory": "--memory",
+    "cpus": "--cpus",
+    "shm": "--shm",
+    "batch": "--batch",
+    "workers": "--workers",
+    "pids": "--pids",
+    "user": "--user",
+    "environment": "-e",
+    "env_file": "--env-file",
+    "stop_timeout_s": "--stop-timeout",
+    "restart": "--restart",
+    "writable": "--writable",
+}
 _HOW = ("no_check", "dry_run", "explain", "as_json")
 _NAMES = tuple(field for field in Wanted.__dataclass_fields__ if field != "kind")
 
@@ -69,6 +88,11 @@ def _cpus(text: str) -> float:
         return 0.0 if text == "all" else float(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is no number of CPUs: write 4, 1.5 or all") from error
+
+
+def _how(given: dict[str, Any], said: Wanted) -> How:
+    at_start = tuple(option for field, option in _AT_START.items() if getattr(said, field) not in (None, ()))
+    return How(check=not given["no_check"], dry_run=given["dry_run"], explain=given["explain"], as_json=given["as_json"], at_start=at_start)
 
 
 def launch_options(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -83,9 +107,7 @@ def launch_options(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., A
             how = {name: given.pop(name) for name in _HOW}
             said = Wanted(kind=kind, **{name: given.pop(name) for name in _NAMES if name in given})
             wanted = with_defaults(said, os.environ)
-            return function(
-                wanted=wanted, how=How(check=not how["no_check"], dry_run=how["dry_run"], explain=how["explain"], as_json=how["as_json"]), **given
-            )
+            return function(wanted=wanted, how=_how(how, said), **given)
 
         # click shows what was added last first: the command's own options are to stand before those that it shares.
         own, command.__click_params__ = getattr(function, "__click_params__", []), []  # type: ignore[attr-defined]

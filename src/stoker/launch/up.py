@@ -65,6 +65,7 @@ class Up:
             ("--listen", wanted.listen, at.address),
             ("--image", wanted.image and _plain(wanted.image), _plain(here.image)),
             ("--gpus", wanted.gpus, here.gpus),
+            ("--engine", None if wanted.engine == "auto" else wanted.engine, here.engine),
             ("--project", wanted.project and wanted.project.resolve(), here.project and here.project.resolve()),
         )
         return tuple(option for option, said, runs in asked if said is not None and said != runs)

@@ -39,7 +39,7 @@ def notebook(wanted: Wanted, how: How, in_browser: bool, cert: Path | None, key:
     if how.dry_run or how.explain:
         show_plan(order, explain=how.explain)
         return
-    up = bring_up_as_wanted(order, own_files=own is not None)
+    up = bring_up_as_wanted(order, how, own_files=own is not None)
     found = room.wait(up, own)
     for line in _told(up, found, time.monotonic() - begun):
         console.say(line)

@@ -43,7 +43,7 @@ def ssh(wanted: Wanted, how: How, named: tuple[Path, ...]) -> None:
         show_plan(order, explain=how.explain, also=lambda request: room.keys_commands(request.name, keys))
         return
 
-    up = bring_up_as_wanted(order)
+    up = bring_up_as_wanted(order, how)
     box = room.wait(up, keys)
     for line in _told(up, box):
         console.say(line)

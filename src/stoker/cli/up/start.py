@@ -9,6 +9,7 @@ from dataclasses import replace
 import click
 
 from stoker import console
+from stoker.cli.launch_options import How
 from stoker.launch.command import Option
 from stoker.launch.ports import next_free
 from stoker.launch.request import Request
@@ -18,12 +19,15 @@ from stoker.launch.starting import command_of
 from stoker.launch.up import Up
 
 
-def bring_up_as_wanted(order: Order, *, own_files: bool = False) -> Up:
+def bring_up_as_wanted(order: Order, how: How, *, own_files: bool = False) -> Up:
     """Start a service, or find the one that runs. `own_files`: a certificate is to be mounted. Raises what `bring_up` raises."""
     up = _brought_up(order, own_files)
     if ignored := up.ignored(order.wanted):
         name = up.container.name
         console.warn(f"{name} runs already, started with other values of {', '.join(ignored)}: `stoker stop {name}` first, then these count")
+    if how.at_start and not up.started:
+        name = up.container.name
+        console.warn(f"{name} runs already, and {', '.join(how.at_start)} count when it is started only: `stoker stop {name}` first")
     return up
 
 

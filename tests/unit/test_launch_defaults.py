@@ -211,6 +211,15 @@ def test_an_engine_that_is_none_is_said_with_where_it_was_named(project: Path) -
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
+def test_an_address_without_a_port_is_a_wrong_command_line(project: Path) -> None:
+    with pytest.raises(UsageError, match="none is"):
+        with_defaults(Wanted(project=project, listen="0.0.0.0"), {})
+    (project / "stoker.toml").write_text('[launch]\nlisten = "0.0.0.0"\n')
+    assert with_defaults(Wanted(project=project), {}).listen == "0.0.0.0", "a team's default is for those that publish one"
+    assert with_defaults(Wanted(project=project, listen="::1", publish=("80",)), {}).listen == "::1"
+    assert with_defaults(Wanted(project=project, listen="::1", kind="notebook"), {}).listen == "::1"
+
+
 def test_values_never_stand_on_the_command_line(project: Path) -> None:
     with pytest.raises(BadValue) as raised:
         with_defaults(Wanted(project=project, environment=("TOKEN=hunter2",)), {})

@@ -24,6 +24,8 @@ def with_defaults(said: Wanted, environ: Mapping[str, str]) -> Wanted:
     """
     if said.restart and said.kind == "run" and not said.detach:
         raise UsageError("--restart is for programs in the background", hint="add -d")
+    if said.listen and said.kind == "run" and not said.publish:
+        raise UsageError("--listen is the address of ports that are published, and none is", hint="add -p PORT")
     project = checked_project(said.project or _here())
     team = read_defaults(project)
     # A team may name variables that only some of its people have.

@@ -41,6 +41,11 @@ def test_every_package_is_in_it_with_its_hash():
     assert "USER 1000" in text
 
 
+def test_the_account_has_the_shell_of_the_image():
+    assert "--shell /bin/zsh stoker" in containerfile(universal())
+    assert "--shell /bin/bash stoker" in containerfile(universal().part(["cli"]))
+
+
 def test_no_address_is_in_it():
     assert "://" not in containerfile(universal())
 

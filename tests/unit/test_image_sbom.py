@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from stoker.image.component import components
+from stoker.image.component import components, image_purl
 from stoker.image.lock import Base
 from stoker.image.sbom import cyclonedx, spdx
 from tests.image_locks import deb, hashed, lock, stack, universal, wheel
@@ -89,6 +89,9 @@ def test_everything_is_in_it_once():
 
 
 def test_package_urls_are_as_their_specification_says():
+    # In a purl of type oci the version is the manifest's digest, which a lock does not know.
+    wanted = replace(universal(), name="team/trainer")
+    assert image_purl(wanted) == f"pkg:generic/team/trainer@{wanted.digest}"
     purls = {one.purl for one in components(universal())}
     assert "pkg:deb/debian/vim@2:9.1.1230-2?arch=amd64&distro=debian-13" in purls
     assert "pkg:pypi/torch@2.13.0%2Bcu126?file_name=torch-2.13.0%2Bcu126-py3-none-any.whl" in purls

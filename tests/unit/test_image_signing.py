@@ -93,9 +93,10 @@ def test_a_layout_without_signature_is_refused(cosign, layout):
     assert cosign() == []
 
 
-def test_a_tag_is_not_signed(cosign):
+@pytest.mark.parametrize("use", [sign, verify])
+def test_a_tag_is_neither_signed_nor_verified(cosign, use):
     with pytest.raises(UsageError, match="no digest"):
-        sign("registry.example/team/trainer:latest", Signer(key="k"))
+        use("registry.example/team/trainer:latest", Signer(key="k"))
     assert cosign() == []
 
 

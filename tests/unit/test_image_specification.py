@@ -124,6 +124,7 @@ def test_an_oci_base_counts_by_its_digest(tmp_path: Path) -> None:
         ("torch = 'none'\ncuda = '13.0'", "line 4: cuda: without PyTorch there is no CUDA"),
         ("cuda = 12.6", "12.6 is a number and not a text"),
         ("cuda = [12.6]", "is no list of texts"),
+        ("cuda = []", "the list is empty"),
         ("cuda = ['12.6', 'cu126']", "stands twice"),
         ("cuda = ['auto', '12.6']", "'auto' cannot stand beside"),
         ("cuda = 'rocm'", "'rocm' is no CUDA version"),

@@ -60,7 +60,7 @@ def base_key(lock: Lock) -> str:
         "digest": lock.base.digest,
         "debs": sorted(deb.sha256 for deb in lock.base.debs),
         "created": FILE_TIME,
-        "shell": _shell(lock),
+        "shell": login_shell(lock),
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
@@ -76,7 +76,7 @@ def make_base(
     """
     key = base_key(lock)
     if lock.base.kind == "oci":
-        found = read_oci_base(base or "", store, python=lock.python, shell=_shell(lock), digest=lock.base.digest)
+        found = read_oci_base(base or "", store, python=lock.python, shell=login_shell(lock), digest=lock.base.digest)
         return BaseLayer(key=key, tar=None, root=found.root, blobs=found.blobs, additions=found.additions, config=found.config)
     folder = store.root(key)
     if folder is None:
@@ -94,7 +94,7 @@ def _make_debian(key: str, lock: Lock, store: Store, mirrors: Mirrors, while_wai
             with open(raw, "wb") as out:
                 bootstrap(lock.base.debs, paths, out, created=FILE_TIME, while_waiting=while_waiting)
             with writing(folder), open(folder / "base.tar", "wb") as out:
-                settle(raw, out, created=FILE_TIME, shell=_shell(lock))
+                settle(raw, out, created=FILE_TIME, shell=login_shell(lock))
         _unpack(folder / "base.tar", folder / "root")
     made = store.root(key)
     if made is None:
@@ -112,5 +112,6 @@ def _unpack(tar: Path, folder: Path) -> None:
         raise BuildFailed(f"the base cannot be unpacked into {folder.parent}: {done.err.strip()[-500:]}", hint="run the same command again")
 
 
-def _shell(lock: Lock) -> str:
+def login_shell(lock: Lock) -> str:
+    """Return the shell of the image's account."""
     return "/bin/zsh" if "dev" in lock.variants else "/bin/bash"

@@ -40,8 +40,8 @@ def components(lock: Lock) -> tuple[Component, ...]:
 
 
 def image_purl(lock: Lock) -> str:
-    """Return the package URL of the image itself: its version is the lock's digest."""
-    return f"pkg:oci/{_quoted(lock.name)}@{_quoted(lock.digest)}"
+    """Return the package URL of the image itself: its version is the lock's digest. Not of type oci: there it would be the manifest's."""
+    return f"pkg:generic/{quote(lock.name, safe='.-_~/')}@{_quoted(lock.digest)}"
 
 
 def _own(lock: Lock) -> Component:

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+from stoker.image.baselayer import login_shell
 from stoker.image.configuration import environment, image_labels
 from stoker.image.lock import FILE_TIME, Lock, LockedStack
 from stoker.image.rootfs import command, init
@@ -35,7 +36,7 @@ def _head(lock: Lock) -> list[str]:
 
 def _base(lock: Lock) -> list[str]:
     if lock.base.kind == "oci":
-        return ["", f"ARG BASE=localhost/base@{lock.base.digest}", "FROM ${BASE} AS base", "", *_user()]
+        return ["", f"ARG BASE=localhost/base@{lock.base.digest}", "FROM ${BASE} AS base", "", *_user(lock)]
     debs = sorted({f"{deb.name}={deb.version}" for deb in lock.base.debs})
     install = "apt-get install --yes --no-install-recommends --allow-downgrades --allow-change-held-packages"
     return [
@@ -50,15 +51,15 @@ def _base(lock: Lock) -> list[str]:
                 "find / -xdev -type f -perm /6000 -exec chmod a-s {} +",
             ]
         ),
-        *_user(),
+        *_user(lock),
     ]
 
 
-def _user() -> list[str]:
+def _user(lock: Lock) -> list[str]:
     return _run(
         [
             "groupadd --gid 1000 stoker",
-            "useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash stoker",
+            f"useradd --uid 1000 --gid 1000 --create-home --shell {login_shell(lock)} stoker",
             "install --directory --owner stoker --group stoker /workspace",
         ]
     )

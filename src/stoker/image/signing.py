@@ -49,10 +49,12 @@ def sign(target: str, signer: Signer) -> str:
 def verify(target: str, signer: Signer) -> str:
     """Check the signature of a layout (and that all its blobs are as the signed manifest says) or of an image in a registry; return its digest.
 
-    Raises ImageBroken for a layout that is not as it was signed, EngineFailed where cosign does not accept the signature, ProgramMissing.
+    Raises UsageError for a name without digest, ImageBroken for a layout that is not as it was signed, EngineFailed where cosign does not accept
+    the signature, ProgramMissing.
     """
     layout = _layout(target)
     if layout is None:
+        _need_digest(target)
         _run(verify_command(target, signer))
         return target.rpartition("@")[2]
     bundle = bundle_path(layout.folder)
@@ -116,8 +118,8 @@ def _manifest(layout: Layout) -> Path:
 def _need_digest(target: str) -> None:
     if "@sha256:" not in target:
         raise UsageError(
-            f"{target} names no digest: a tag may mean another image by the time it is signed",
-            hint="sign what `stoker image build --push` printed: REGISTRY/NAME@sha256:..., or the folder of a layout",
+            f"{target} names no digest: a tag may mean another image by the time that it is signed, or started",
+            hint="name what `stoker image build --push` printed: REGISTRY/NAME@sha256:..., or the folder of a layout",
         )
 
 

@@ -178,6 +178,8 @@ def _torch_wish(table: Fields, key: str, torch: str) -> str:
 def _cuda(table: Fields, torch: str, pinned: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     wishes = table.texts("cuda")
     cuda = tuple(AUTO if wish == AUTO else _cuda_wish(table, "cuda", wish) for wish in wishes)
+    if not wishes and table.peek("cuda") is not None:
+        raise table.wrong("cuda", "the list is empty", 'write "auto" for the one that the default index has this PyTorch for, or "cpu" for none')
     if len(set(cuda)) != len(cuda):
         raise table.wrong("cuda", "a CUDA stands twice in the list", "name each once")
     if AUTO in cuda and len(cuda) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,33 @@ def test_a_full_disk_leaves_the_old_image(tmp_path: Path, monkeypatch: pytest.Mo
         write(tmp_path / "b.oci", [second])
     assert read_layout(tmp_path / "a.oci").digest == old
     assert sorted(os.listdir(tmp_path)) == ["a.oci", "store"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_layer_that_was_altered_in_the_layout_is_made_whole(linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    if not linked:
+        monkeypatch.setattr(os, "link", refuse)
+    one = layer(tmp_path / "store", "one", b"1" * 100_000)
+    digest = write(tmp_path / "a.oci", [one])
+    blob = tmp_path / "a.oci" / "blobs" / "sha256" / one.blob.digest.removeprefix("sha256:")
+    altered = bytes([blob.read_bytes()[0] ^ 1]) + blob.read_bytes()[1:]
+    blob.write_bytes(altered)
+    # Where it is a link the store's layer is altered with it: the store notices and makes another file of it.
+    one = layer(tmp_path / "again", "one", b"1" * 100_000) if linked else one
+    assert write(tmp_path / "a.oci", [one]) == digest
+    assert blob.read_bytes() == one.blob.path.read_bytes() != altered
+
+
+def test_a_copy_of_a_layout_is_known_again(tmp_path: Path) -> None:
+    one = layer(tmp_path / "store", "one", b"1" * 100_000)
+    write(tmp_path / "a.oci", [one])
+    shutil.copytree(tmp_path / "a.oci", tmp_path / "b.oci", copy_function=shutil.copyfile)
+    before = {path: path.stat().st_ino for path in (tmp_path / "b.oci").rglob("*")}
+    write(tmp_path / "b.oci", [one])
+    assert {path: path.stat().st_ino for path in (tmp_path / "b.oci").rglob("*")} == before
 
 
 def test_a_layer_that_was_cut_short_is_noticed_and_made_whole(tmp_path: Path) -> None:

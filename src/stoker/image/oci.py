@@ -302,14 +302,14 @@ def _stands(folder: Path, image: _Image) -> bool:
             return False
     except OSError:
         return False
-    return all(_is_whole(_blob_path(folder, layer.blob.digest), layer.blob.size) for layer in image.layers)
+    return all(_is_same(_blob_path(folder, layer.blob.digest), layer.blob) for layer in image.layers)
 
 
 def _fill(folder: Path, image: _Image) -> None:
     (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
     for layer in image.layers:
         target = _blob_path(folder, layer.blob.digest)
-        if not _is_whole(target, layer.blob.size):
+        if not _is_same(target, layer.blob):
             _place(layer.blob.path, target)
     for digest, content in image.small.items():
         _write(_blob_path(folder, digest), content)
@@ -332,6 +332,9 @@ def _place(source: Path, target: Path) -> None:
                     shutil.copyfileobj(content, file, 1 << 20)
                 file.flush()
                 os.fsync(file.fileno())
+                # By its time a copy is known again.
+                status = os.fstat(content.fileno())
+                os.utime(file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
         os.replace(temporary, target)
     finally:
         # link() and rename() do nothing where both names are the same file already.
@@ -346,6 +349,31 @@ def _drop_others(folder: Path, kept: set[str]) -> None:
     for path in (folder / "blobs" / "sha256").iterdir():
         if f"sha256:{path.name}" not in kept:
             path.unlink(missing_ok=True)
+
+
+def _is_same(target: Path, blob: Blob) -> bool:
+    """Whether a blob stands there with its bytes: its own file or a copy that nobody wrote to since; anything else is hashed."""
+    try:
+        there, source = target.stat(), blob.path.stat()
+    except OSError:
+        return False
+    if os.path.samestat(there, source) or there.st_size != blob.size:
+        return there.st_size == blob.size
+    if there.st_mtime_ns == source.st_mtime_ns:
+        return True
+    if _digest_of(target) != blob.digest:
+        return False
+    with contextlib.suppress(OSError):  # somebody else's
+        os.utime(target, ns=(there.st_atime_ns, source.st_mtime_ns))
+    return True
+
+
+def _digest_of(path: Path) -> str:
+    told = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            told.update(piece)
+    return f"sha256:{told.hexdigest()}"
 
 
 def _is_whole(path: Path, size: int) -> bool:

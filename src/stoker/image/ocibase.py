@@ -59,6 +59,9 @@ def read_oci_base(reference: str, store: Store, *, python: str, shell: str, dige
         raise SpecificationBroken(
             f"{path} holds the image {layout.digest}, not {named}", hint="write its digest into `base`, or fetch the image that is meant"
         )
+    # Each time: the layers go into the image as they are, also where the root was unpacked long ago.
+    for layer in layout.layers:
+        _check(layer.blob)
     root = Root(folder=_unpacked(layout, store), created=FILE_TIME)
     version = root.run([f"/usr/bin/python{python}", "-c", "import platform; print(platform.python_version())"], timeout_s=_ANSWER_S)
     if not version.ok:
@@ -84,8 +87,6 @@ def _unpacked(layout: Layout, store: Store) -> Path:
     key = hashlib.sha256(f"oci base {layout.digest}".encode()).hexdigest()
     made = store.root(key)
     if made is None:
-        for layer in layout.layers:
-            _check(layer.blob)
         with store.new_root(key) as new:
             if store.root(key) is None:
                 (new / "root").mkdir()

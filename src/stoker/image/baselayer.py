@@ -16,6 +16,7 @@ from typing import Any
 
 from stoker.errors import BuildFailed, DiskFull
 from stoker.files import writing
+from stoker.image import rootrecord
 from stoker.image.basetar import DPKG_RULES, settle
 from stoker.image.bootstrap import bootstrap
 from stoker.image.compression import Blob
@@ -79,6 +80,9 @@ def make_base(
         found = read_oci_base(base or "", store, python=lock.python, shell=login_shell(lock), digest=lock.base.digest)
         return BaseLayer(key=key, tar=None, root=found.root, blobs=found.blobs, additions=found.additions, config=found.config)
     folder = store.root(key)
+    if folder is not None and not rootrecord.is_sound(folder):
+        store.drop_root(key)
+        folder = None
     if folder is None:
         folder = _make_debian(key, lock, store, mirrors, while_waiting)
     return BaseLayer(key=key, tar=folder / "base.tar", root=Root(folder=folder / "root", created=FILE_TIME))
@@ -96,6 +100,8 @@ def _make_debian(key: str, lock: Lock, store: Store, mirrors: Mirrors, while_wai
             with writing(folder), open(folder / "base.tar", "wb") as out:
                 settle(raw, out, created=FILE_TIME, shell=login_shell(lock))
         _unpack(folder / "base.tar", folder / "root")
+        with writing(folder):
+            rootrecord.remember(folder)
     made = store.root(key)
     if made is None:
         raise BuildFailed("the base vanished from the cache while it was made", hint="run the same command again")

@@ -157,6 +157,11 @@ class Store:
             os.utime(_record_path(path))
         return path
 
+    def drop_root(self, key: str) -> None:
+        """Remove a root that is damaged."""
+        with self.lock(f"root-{key}", what="the base"):
+            remove(self.folder / "roots" / _checked(key))
+
     @contextlib.contextmanager
     def new_root(self, key: str) -> Iterator[Path]:
         """Yield an empty folder that becomes `root(key)` when the block ends well and vanishes when it does not.
@@ -352,10 +357,10 @@ def _record_path(path: Path) -> Path:
 
 def _state(path: Path) -> dict[str, Any]:
     status = path.stat()
-    return {"size": status.st_size, "changed_ns": status.st_mtime_ns, "boot": _boot()}
+    return {"size": status.st_size, "changed_ns": status.st_mtime_ns, "boot": boot()}
 
 
-def _boot() -> str:
+def boot() -> str:
     """Return what tells this boot of the machine from others."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

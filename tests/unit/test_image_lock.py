@@ -232,6 +232,34 @@ def test_another_format_is_of_another_stoker() -> None:
         parse_lock(lock_text(lock()).replace("format = 1", "format = 2"))
 
 
+EDITS = {
+    "value": lambda text: text.replace('python_full = "3.13.5"', 'python_full = "3.13.6"'),
+    "package left out": lambda text: "".join(line for line in text.splitlines(keepends=True) if 'name = "adduser"' not in line),
+    "comment": lambda text: text.replace("# It names", "# I name"),
+    "end": lambda text: text.replace("\n[checksum]", "\n\n[checksum]"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_lock_that_was_edited_is_noticed_however_well_it_reads(edit: str, tmp_path: Path) -> None:
+    path, made = tmp_path / "stoker.lock", lock()
+    write_lock(path, made)
+    assert read_lock(path) == made
+    text = EDITS[edit](path.read_text())
+    assert text != path.read_text()
+    path.write_text(text)
+    with pytest.raises(LockBroken, match="was edited, or merged"):
+        read_lock(path)
+    assert read_lock(path, edited=True)
+
+
+def test_the_line_ends_of_another_system_are_no_edit(tmp_path: Path) -> None:
+    path = tmp_path / "stoker.lock"
+    write_lock(path, lock())
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_lock(path) == lock()
+
+
 def test_no_lock(tmp_path: Path) -> None:
     with pytest.raises(LockMissing) as caught:
         read_lock(tmp_path / "stoker.lock")

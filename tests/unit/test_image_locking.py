@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stoker.cli import main
-from stoker.errors import HashMismatch, NoStackFits, PackageGone, SpecificationBroken, UnknownName
+from stoker.errors import HashMismatch, LockBroken, NoStackFits, PackageGone, SpecificationBroken, UnknownName
 from stoker.image import locking
 from stoker.image.lock import Base, Deb, Lock, Own, Wheel, lock_text, read_lock
 from stoker.image.locking import Upgrade, make_lock
@@ -278,6 +278,17 @@ def test_a_lock_that_cannot_be_read_is_kept_aside(project: Path, capsys: pytest.
     assert "line 2: name" in capsys.readouterr().err
     assert (project / "stoker.lock.old").read_text() == "format = 1\nname = 7\n"
     read_lock(project / "stoker.lock")
+
+
+def test_a_lock_that_was_edited_is_written_again_and_keeps_its_versions(project: Path) -> None:
+    assert ends(["image", "lock"]) == 0
+    path = project / "stoker.lock"
+    written = path.read_text()
+    path.write_text(written.replace("prune = []", 'prune = ["static"]'))
+    assert ends(["image", "build"]) == LockBroken.exit_code
+    assert ends(["image", "lock"]) == 0
+    assert [line for line in path.read_text().splitlines() if "version" in line] == [line for line in written.splitlines() if "version" in line]
+    assert read_lock(path).prune == ()
 
 
 def test_a_refusal_leaves_the_old_lock(project: Path, world: World) -> None:

@@ -28,7 +28,7 @@ from stoker.image.debian import fetch_debs
 from stoker.image.described import licences_of
 from stoker.image.entries import Entry, FileSource, file
 from stoker.image.fetching import fetch_wheels
-from stoker.image.lock import FILE_TIME, LOCK_FILE, Lock, lock_text, read_lock
+from stoker.image.lock import FILE_TIME, LOCK_FILE, Lock, lock_file_text, read_lock
 from stoker.image.oci import Layout, copy_layout, read_layout
 from stoker.image.own import own_wheel
 from stoker.image.sbom import cyclonedx, spdx
@@ -122,7 +122,7 @@ def _pieces(entry: Entry) -> Iterable[bytes]:
 def _texts(said: Specification, lock: Lock, layout: Layout) -> Iterator[Entry]:
     assert said.path is not None, "it was read from a file"
     yield file(f"project/{SPECIFICATION_FILE}", said.path.read_bytes())
-    yield file(f"project/{LOCK_FILE}", lock_text(lock).encode())
+    yield file(f"project/{LOCK_FILE}", lock_file_text(lock).encode())
     if said.requirements_path and said.requirements:
         place = os.path.normpath(said.requirements)
         if not _PLACES.fullmatch(f"project/{place}"):

@@ -28,6 +28,7 @@ __all__ = [
     "LockedStack",
     "Own",
     "Wheel",
+    "lock_file_text",
     "lock_text",
     "parse_lock",
     "read_lock",
@@ -41,6 +42,8 @@ PLAIN = "plain"
 FILE_TIME = 1577836800
 """The time of every file in every layer (2020-01-01 UTC). Not the lock's: the same wheel gives the same layer under every lock, and so is made, kept
 and sent once. Not 0 either: zip files, which tools make of such folders, begin in 1980."""
+_CHECKSUM = "checksum"
+_SEAL = f"\n[{_CHECKSUM}]\n"
 _COMMENT = """\
 # Written by `stoker image lock` from stoker.toml, read by `stoker image build`; it belongs into version control. Do not edit it: change stoker.toml.
 # It names every file of the image by its hash and holds no address, so that it works behind any mirror."""
@@ -122,17 +125,27 @@ def lock_text(lock: Lock) -> str:
     return "\n".join(lines) + "\n"
 
 
+def lock_file_text(lock: Lock) -> str:
+    """Return the text of a stoker.lock: the canonical one, and its hash, by which an edit or a merge is noticed."""
+    text = lock_text(lock)
+    return f'{text}{_SEAL}sha256 = "{hashlib.sha256(text.encode()).hexdigest()}"\n'
+
+
 def write_lock(path: Path, lock: Lock) -> None:
     """Write a lock, whole or not at all. Raises as `files.write_text_atomically`, and LockBroken rather than write what could not be read."""
-    text = lock_text(lock)
+    text = lock_file_text(lock)
     parse_lock(text, name=path.name)
     write_text_atomically(path, text)
 
 
-def read_lock(path: Path) -> Lock:
-    """Return the lock of a file. Raises LockMissing, LockOutdated (another format) and LockBroken with the place."""
+def read_lock(path: Path, *, edited: bool = False) -> Lock:
+    """Return the lock of a file. Raises LockMissing, LockOutdated (another format) and LockBroken with the place.
+
+    `edited`: take one that is not as it was written, too: its versions are worth keeping for the next.
+    """
     try:
-        return _lock_of(read_toml(path))
+        file = read_toml(path)
+        lock = _lock_of(file)
     except FileNotFoundError as error:
         written = f"`stoker image lock` writes it, from {SPECIFICATION_FILE}"
         hint = written if path.name == LOCK_FILE else f"name a {LOCK_FILE}, or the folder of one"
@@ -141,6 +154,9 @@ def read_lock(path: Path) -> Lock:
         raise LockBroken(f"{path} cannot be read: {error}", hint="a lock is a file that you may read") from error
     except NoToml as error:
         raise LockBroken(f"{path} is no TOML: {error}", hint=_HINT) from error
+    if not edited and not _is_as_written(file):
+        raise LockBroken(f"{path} was edited, or merged, after `stoker image lock` had written it", hint=_HINT)
+    return lock
 
 
 def parse_lock(text: str, *, name: str = LOCK_FILE) -> Lock:
@@ -175,9 +191,21 @@ def _lock_of(file: PlacedToml) -> Lock:
         own=_own(table.inner("own")),
         compression=_matched(table, "compression", _WORDS),
     )
+    if _CHECKSUM in file.values:
+        sealed = table.inner(_CHECKSUM)
+        _matched(sealed, "sha256", _SHA256)
+        sealed.end()
     table.end()
     _fits_together(lock, table)
     return lock
+
+
+def _is_as_written(file: PlacedToml) -> bool:
+    """Whether the hash at the end is that of all before it; without one nothing can be said. Git may have made CR LF of the line ends."""
+    if _CHECKSUM not in file.values:
+        return True
+    text, _, _ = file.text.replace("\r\n", "\n").rpartition(_SEAL)
+    return bool(file.values[_CHECKSUM]["sha256"] == hashlib.sha256(text.encode()).hexdigest())
 
 
 def _fits_together(lock: Lock, table: Fields) -> None:

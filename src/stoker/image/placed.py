@@ -32,6 +32,7 @@ class PlacedToml:
     def __init__(self, text: str, *, name: str) -> None:
         """Read a text. Raises NoToml."""
         self.name = name
+        self.text = text
         try:
             self.values: dict[str, Any] = _toml.loads(text)
         except RecursionError as error:

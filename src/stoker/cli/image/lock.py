@@ -13,7 +13,7 @@ from stoker import console
 from stoker.errors import BadValue, LockBroken, LockMissing, LockOutdated
 from stoker.files import write_atomically
 from stoker.image.difference import difference
-from stoker.image.lock import LOCK_FILE, Lock, read_lock, write_lock
+from stoker.image.lock import LOCK_FILE, Lock, lock_file_text, read_lock, write_lock
 from stoker.image.locking import Upgrade, make_lock
 from stoker.image.specification import SPECIFICATION_FILE, read_specification
 
@@ -35,7 +35,7 @@ def lock(upgrades: tuple[str, ...], as_json: bool) -> None:
     old, unread = _old(path)
     upgrade = Upgrade(everything=_EVERYTHING in upgrades, packages=frozenset(_normalised(name) for name in upgrades if name))
     new = make_lock(specification, old=old, upgrade=upgrade, machine=platform.machine(), now=_now(), environ=os.environ, tell=console.say)
-    if new != old:
+    if new != old or path.read_bytes() != lock_file_text(new).encode():
         if unread is not None:
             aside = path.with_name(path.name + ".old")
             write_atomically(aside, lambda file: file.write(unread))
@@ -47,7 +47,7 @@ def lock(upgrades: tuple[str, ...], as_json: bool) -> None:
 def _old(path: Path) -> tuple[Lock | None, bytes | None]:
     """Return the lock so far; or None and what there is instead: nothing, or the bytes of a file that cannot be read as a lock."""
     try:
-        return read_lock(path), None
+        return read_lock(path, edited=True), None
     except LockMissing:
         return None, None
     except (LockBroken, LockOutdated) as error:

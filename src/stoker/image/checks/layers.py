@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stoker.errors import MissingExtra
 from stoker.image.checks.finding import Finding, finding
-from stoker.image.compression import MEDIA_TYPES
+from stoker.image.compression import MEDIA_TYPES, Compression
 from stoker.image.lock import Lock
 from stoker.image.names import layer_names
 from stoker.image.store import Store
@@ -26,8 +27,16 @@ class Made:
 def made_layers(lock: Lock, store: Store) -> tuple[Made, ...]:
     """Return the layers of ours that an image of this lock has, the lowest first."""
     # The tar is the same, however it was compressed.
-    known = [[(title, store.layer(name)) for title, name in layer_names(lock, kind).all()] for kind in MEDIA_TYPES]
+    named = [names for kind in MEDIA_TYPES if (names := _names(lock, kind))]
+    known = [[(title, store.layer(name)) for title, name in names] for names in named]
     return tuple(Made(title=row[0][0], diff_id=next((blob.diff_id for _, blob in row if blob), None)) for row in zip(*known, strict=True))
+
+
+def _names(lock: Lock, kind: Compression) -> tuple[tuple[str, str], ...]:
+    try:
+        return layer_names(lock, kind).all()
+    except MissingExtra:  # what packs zstd is not here, and so nothing was packed with it
+        return ()
 
 
 def judge_layers(lock: Lock, made: Sequence[Made], there: Sequence[str]) -> list[Finding]:

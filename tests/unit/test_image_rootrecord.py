@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -67,6 +68,28 @@ def test_what_a_power_cut_spoilt_is_not(spoil, tmp_path):
     folder = rebooted(made(tmp_path / "a"))
     spoil(folder)
     assert not is_sound(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_may_not_be_read_is_not_called_spoilt(tmp_path):
+    folder = rebooted(made(tmp_path / "a"))
+    (folder / "root/usr/python").chmod(0o700)
+    with tarfile.open(folder / "base.tar", "w") as tar:
+        tar.add(folder / "root/usr", "usr")
+    remember(folder)
+    rebooted(folder)
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(4242)
+        os.setuid(4242)
+        try:
+            os._exit(0 if is_sound(folder) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_spoilt_base_is_made_anew_and_a_sound_one_is_not(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+from stoker.errors import StokerError
 from stoker.files import write_text_atomically
 from stoker.image.store import boot
 from stoker.shell import run
@@ -16,8 +17,8 @@ TAR, ROOT = "base.tar", "root"
 """The layer, and the same unpacked."""
 _RECORD = "made.json"
 _SLOW_S = 600.0
-# Unpacked as this user's files.
-_OWNERS = re.compile(r".*: [UG]id differs")
+# It was unpacked as this user's files; in a cache of another user's some cannot be read, which is no damage.
+_NO_DAMAGE = re.compile(r".*: [UG]id differs|.*: Permission denied|.*: Exiting with failure status due to previous errors")
 
 
 def remember(folder: Path) -> None:
@@ -37,9 +38,9 @@ def is_sound(folder: Path) -> bool:
         return False
     compared = run(["env", "LC_ALL=C", "tar", "--compare", "--file", str(folder / TAR), "--directory", str(folder / ROOT)], timeout_s=_SLOW_S)
     lines = [line for line in f"{compared.out}\n{compared.err}".splitlines() if line.strip()]
-    if compared.code not in (0, 1) or not all(map(_OWNERS.fullmatch, lines)):
+    if compared.code not in (0, 1, 2) or not all(map(_NO_DAMAGE.fullmatch, lines)):
         return False
-    with contextlib.suppress(OSError):  # a cache that can only be read is good, too
+    with contextlib.suppress(StokerError):  # a cache that can only be read is good, too
         _write(folder, said["sha256"])
     return True
 

@@ -104,8 +104,10 @@ def both(make: Callable[[], Any], *, applied: bool | None = True, **options: Any
     return [note.why for note in notes]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", own.FOLLOWED, ids=lambda kind: kind.__name__)
+WAYS = [*((kind, 0) for kind in own.FOLLOWED), *((kind, 2) for kind in (own.Paths, own.Named, own.Unconverted, own.Triple, own.Keyed))]
+
+
+@pytest.mark.parametrize(("kind", "workers"), WAYS, ids=[f"{kind.__name__}-{workers}" for kind, workers in WAYS])
 def test_classes_that_are_followed(photos: Path, kind: type, workers: int) -> None:
     both(lambda: DataLoader(made(kind, photos), batch_size=4, shuffle=True, num_workers=workers))
 

@@ -12,7 +12,7 @@ import torch
 
 from stoker.boost.replay.classes import OWN, check_loader, known_class, known_reader, look_at_methods, methods
 from stoker.boost.replay.glance import Glance
-from stoker.boost.replay.own.reading import read
+from stoker.boost.replay.own.reading import Reading
 from stoker.boost.replay.own.source import OwnSource, own_source, transform_of
 from stoker.boost.replay.sources import (
     ArraySource,
@@ -239,8 +239,11 @@ def _node(dataset: Any, leaves: list[Leaf], deeper: int, copied: bool) -> _Node:
 
 
 def _own_leaf(dataset: Any, copied: bool) -> Leaf:
-    source = own_source(dataset, read(dataset), copied=copied)
-    return Leaf(source=source, transform=transform_of(source), target_transform=None, methods=methods(dataset))
+    try:
+        source = own_source(dataset, Reading(dataset), copied=copied)
+        return Leaf(source=source, transform=transform_of(source), target_transform=None, methods=methods(dataset))
+    except Unfit as reason:
+        raise Unfit(f"{type(dataset).__name__} is the script's own class: {reason}") from None
 
 
 def _known_leaf(dataset: Any, title: str) -> Leaf:

@@ -7,6 +7,7 @@ import inspect
 import operator
 import os.path
 import pathlib
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,13 +21,15 @@ from stoker.boost.replay.unfit import Unfit
 
 _ABSENT = object()
 ATOMS = (type(None), bool, int, float, str, bytes)
+_ATOM_TYPES = frozenset(ATOMS)
 PATHS = (pathlib.PosixPath, pathlib.PurePosixPath)
 _CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict)
-_TYPES = (torch.dtype, torch.Size, np.dtype, range, slice)
+_TYPES = (re.Match, torch.dtype, torch.Size, np.dtype, range, slice)
 _PANDAS = ("DataFrame", "Series", "_iLocIndexer", "_LocIndexer", "_iAtIndexer", "_AtIndexer")
 
 _FUNCTIONS = (
     *(int, float, str, bool, len, tuple, list, abs, min, max, sum, round),
+    *(re.search, re.match, re.fullmatch, re.findall, re.split, re.sub),
     *(os.path.join, os.path.basename, os.path.dirname, os.path.splitext),
     *(torch.tensor, torch.as_tensor, torch.from_numpy, torch.is_tensor, torch.LongTensor, torch.FloatTensor),
     *(np.array, np.asarray, np.argmax, np.int64, np.int32, np.float32, np.float64),
@@ -37,6 +40,7 @@ _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(name for name in dir(str) if not name.startswith("_")) - {"format_map", "maketrans", "translate", "encode"},
     **dict.fromkeys((list, tuple), frozenset({"index", "count", "copy"}) & frozenset(dir(list))),
     **dict.fromkeys((dict, OrderedDict), frozenset({"get", "keys", "values", "items"})),
+    re.Match: frozenset({"group", "groups"}),
     np.ndarray: frozenset({"item", "tolist", "astype", "copy", "argmax", "reshape", "transpose"}),
     torch.Tensor: frozenset({"item", "tolist", "long", "float", "int", "clone", "argmax", "numpy"}),
     **dict.fromkeys(PATHS, frozenset({"as_posix", "joinpath", "with_suffix", "with_name"})),
@@ -75,7 +79,7 @@ def is_pandas(value: Any) -> bool:
     """Return whether a value is pandas' own table, column, row, or what indexes these."""
     kind = type(value)
     home = str(kind.__module__)
-    return home.startswith("pandas.core.") and kind.__name__ in _PANDAS and getattr(sys.modules.get(home), kind.__name__, None) is kind
+    return home.partition(".")[0] == "pandas" and kind.__name__ in _PANDAS and getattr(sys.modules.get(home), kind.__name__, None) is kind
 
 
 def is_fixed(value: Any) -> bool:
@@ -136,6 +140,8 @@ def field(base: Any, name: str) -> Any:
 
 def method(base: Any, name: str, values: list[Any], keywords: dict[str, Any]) -> Any:
     """Return `base.name(...)` of data. Raises Unfit, and what the method raises."""
+    if isinstance(base, np.ndarray) and base.dtype.hasobject and name not in ("item", "tolist", "copy"):
+        raise Unfit(f"calls {name} of an array of objects")
     known = _NUMBER_METHODS if isinstance(base, np.generic) and is_atom(base) else _METHODS.get(type(base), frozenset())
     if name not in known or not is_data(base):
         raise Unfit(f"calls {name} of a {type(base).__name__}")
@@ -145,14 +151,15 @@ def method(base: Any, name: str, values: list[Any], keywords: dict[str, Any]) ->
 
 def function(called: Any, values: list[Any], keywords: dict[str, Any]) -> Any:
     """Return what a function of `is_function` makes of data."""
-    _check_handed(values, keywords, _KEYWORDS)
+    if called is not len or keywords or len(values) != 1 or not is_data(values[0]):
+        _check_handed(values, keywords, _KEYWORDS)
     return called(*values, **keywords)
 
 
 def _check_handed(values: list[Any], keywords: dict[str, Any], known: tuple[str, ...]) -> None:
     for value in (*values, *keywords.values()):
         need_data(value, "what is handed on")
-        if type(value) in _CONTAINERS and not _holds_data(value):
+        if not _holds_data((value,)) or is_pandas(value):
             raise Unfit("hands a container of objects on")
     if unknown := keywords.keys() - set(known):
         raise Unfit(f"hands on {', '.join(sorted(unknown))}")
@@ -160,7 +167,13 @@ def _check_handed(values: list[Any], keywords: dict[str, Any], known: tuple[str,
 
 def _holds_data(container: Any) -> bool:
     items = [*container.keys(), *container.values()] if isinstance(container, dict) else container
-    return all(is_atom(one) or (type(one) in _CONTAINERS and _holds_data(one)) or (type(one) not in _CONTAINERS and is_data(one)) for one in items)
+    if set(map(type, items)) <= _ATOM_TYPES:
+        return True
+    return all(is_atom(one) or (type(one) in _CONTAINERS and _holds_data(one)) or (type(one) not in _CONTAINERS and _is_plain(one)) for one in items)
+
+
+def _is_plain(value: Any) -> bool:
+    return is_data(value) and not (type(value) is np.ndarray and value.dtype.hasobject)
 
 
 def operated(symbol: str, one: Any, other: Any) -> Any:
@@ -169,13 +182,21 @@ def operated(symbol: str, one: Any, other: Any) -> Any:
     if symbol in ("is", "is not"):
         return (one is other) is (symbol == "is")
     if symbol in ("in", "not in"):
-        if not (is_atom(one) and type(other) in (*_CONTAINERS, str)) or not (type(other) is str or _holds_data(other)):
+        # Of a dict or a set only what has the same hash is compared.
+        if not (is_atom(one) and type(other) in (*_CONTAINERS, str)) or (type(other) in (list, tuple) and not _holds_data(other)):
             raise Unfit(f"asks whether something is in a {type(other).__name__}")
     elif symbol == "%" and type(one) is str and type(other) is tuple and all(map(is_atom, other)):
         return one % other
-    elif not numbers and not (symbol == "/" and type(one) in PATHS) and not (type(one) is type(other) and type(one) in (*PATHS, tuple)):
+    elif not numbers and not _operates(symbol, one, other):
         raise Unfit(f"works with {symbol} on a {type(one).__name__} and a {type(other).__name__}")
     return OPERATORS[symbol](one, other)
+
+
+def _operates(symbol: str, one: Any, other: Any) -> bool:
+    """Return whether an operator has no effect on values that are not both numbers or texts."""
+    if type(one) in PATHS:
+        return type(other) in (type(one), str) and symbol in ("/", "==", "!=")
+    return type(one) is type(other) is tuple and (symbol == "+" or (_holds_data(one) and _holds_data(other)))
 
 
 def negative(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from stoker.boost.replay.available import available_bytes
 from stoker.boost.replay.frozen import freeze
 from stoker.boost.replay.own import allowed
-from stoker.boost.replay.own.reading import read
+from stoker.boost.replay.own.reading import Reading
 from stoker.boost.replay.unfit import Unfit
 
 _LARGEST_BYTES = 2 << 30
@@ -23,7 +23,13 @@ _ATOMS = set(allowed.ATOMS)
 
 def copied_dataset(dataset: Any) -> Any:
     """Return a copy of `dataset` in which all that `__getitem__` and `__len__` read is its own. Raises Unfit."""
-    reading = read(dataset)
+    try:
+        return _copy_of(dataset, Reading(dataset))
+    except Unfit as reason:
+        raise Unfit(f"{type(dataset).__name__} is the script's own class: {reason}") from None
+
+
+def _copy_of(dataset: Any, reading: Reading) -> Any:
     own = object.__new__(type(dataset))
     vars(own).update(vars(dataset))
     memo: dict[int, Any] = {}

@@ -38,6 +38,10 @@ class Reader(Protocol):
         """Return what a name that is not a function's own stands for, as it was when the code was read. Raises Unfit."""
         ...
 
+    def member(self, module: ModuleType, name: str) -> Any:
+        """The same of a name in a module. Raises Unfit."""
+        ...
+
     def method(self, name: str) -> Callable[..., Any] | None:
         """Return a method of the data set's class as it is evaluated; None where `name` is no method. Raises Unfit."""
         ...
@@ -95,7 +99,7 @@ class Expressions:
         if isinstance(node, ast.Attribute):
             base = self._fixed(node.value)
             if isinstance(base, ModuleType):
-                return vars(base).get(node.attr, _ABSENT)
+                return self._reader.member(base, node.attr)
         return _ABSENT
 
     def _is_dataset(self, node: ast.expr) -> bool:
@@ -108,7 +112,12 @@ class Expressions:
         if not node.args:
             return True
         kind = self._fixed(node.args[0])
-        return len(node.args) == 2 and self._is_dataset(node.args[1]) and vars(kind).get(self._function.__name__) is self._function
+        return (
+            isinstance(kind, type)
+            and len(node.args) == 2
+            and self._is_dataset(node.args[1])
+            and vars(kind).get(self._function.__name__) is self._function
+        )
 
     def _constant(self, node: Any) -> Evaluate:
         value = node.value

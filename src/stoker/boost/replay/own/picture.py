@@ -44,5 +44,5 @@ class Picture:
 
     def check_open(self) -> None:
         """Raise Unfit where the file was closed before the image was read."""
-        if self.mode is None and self.handle.closed:
+        if self.mode is None and not self.chain and self.handle.closed:
             raise Unfit("uses an image whose file is closed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import inspect
 from collections.abc import Callable
 from types import FunctionType
@@ -26,13 +27,15 @@ _MESSAGE = "stops with an exception"
 class Program(Expressions):
     """One function. Calling it evaluates it."""
 
-    def __init__(self, reader: Reader, function: FunctionType, *, bound: bool) -> None:
-        """`bound`: its first parameter is the data set. Raises Unfit for what is not followed."""
+    def __init__(self, reader: Reader, function: FunctionType, *, bound: bool, keeps: bool = False) -> None:
+        """`bound`: its first parameter is the data set; `keeps`: what it sets in it is left out. Raises Unfit for what is not followed."""
         tree = _tree(function)
         parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())
         if any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters) or (bound and not parameters) or tree.decorator_list:
             raise Unfit(f"its {function.__qualname__} is decorated, or has parameters that are not followed")
         dataset = parameters.pop(0).name if bound else None
+        if keeps and dataset is not None:
+            tree = _without_attributes(tree, dataset)
         names = assigned(tree)
         super().__init__(reader, function, names, dataset)
         if dataset is not None and _stores(tree, dataset):
@@ -177,6 +180,20 @@ def _tree(function: FunctionType) -> ast.FunctionDef:
     if len(found) != 1 or not isinstance(found[0], ast.FunctionDef):
         raise Unfit(f"its {function.__qualname__} is no plain function")
     return found[0]
+
+
+def _without_attributes(tree: ast.FunctionDef, dataset: str) -> ast.FunctionDef:
+    """Return `tree` with variables in place of the data set's attributes that it sets."""
+    mine = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == dataset]
+    stored = {node.attr for node in mine if isinstance(node.ctx, ast.Store)}
+
+    class Renamed(ast.NodeTransformer):
+        def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+            if isinstance(node.value, ast.Name) and node.value.id == dataset and node.attr in stored:
+                return ast.copy_location(ast.Name(id=f"{dataset}.{node.attr}", ctx=node.ctx), node)
+            return self.generic_visit(node)
+
+    return Renamed().visit(copy.deepcopy(tree)) if stored else tree
 
 
 def _stores(tree: ast.AST, name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 
 from stoker.boost.replay.own import allowed
@@ -17,14 +17,6 @@ _ABSENT = object()
 _HOOKS = ("__getattr__", "__getattribute__", "__getitems__", "__del__", "__setattr__")
 _MOST = 50
 """Functions that are followed."""
-
-
-def read(dataset: Any) -> Reading:
-    """Return the data set's code as it is evaluated. Raises Unfit with the class's name."""
-    try:
-        return Reading(dataset)
-    except Unfit as reason:
-        raise Unfit(f"{type(dataset).__name__} is the script's own class: {reason}") from None
 
 
 class Reading:
@@ -39,10 +31,14 @@ class Reading:
         self.callables: set[str] = set()
         """Those that are called."""
         self._outside: list[tuple[dict[str, Any], str, Any]] = []
+        self._cells: list[tuple[CellType, Any]] = []
+        self._methods: dict[str, Any] = {}
         self._programs: dict[tuple[FunctionType, bool], Program] = {}
         self._under_way: set[FunctionType] = set()
         found, counted = self._function("__getitem__"), self._function("__len__")
-        self._item, self._length = self._program(found, bound=True), self._program(counted, bound=True)
+        self._item = self._program(found, bound=True)
+        # PyTorch asks for the length in this process, with or without us.
+        self._length = Program(self, counted, bound=True, keeps=True)
 
     def _check_class(self) -> None:
         if type(getattr(self.dataset, "__dict__", None)) is not dict:
@@ -79,7 +75,12 @@ class Reading:
 
     def current(self) -> bool:
         """Whether the names from outside that the code reads still stand for the same."""
-        return all(space.get(name, _ABSENT) is value for space, name, value in self._outside)
+        own = vars(self.dataset)
+        return (
+            all(space.get(name, _ABSENT) is value for space, name, value in self._outside)
+            and all(cell.cell_contents is value for cell, value in self._cells)
+            and all(name not in own and inspect.getattr_static(self.kind, name, None) is value for name, value in self._methods.items())
+        )
 
     # --- what the expressions ask -------------------------------------------------------------------------------------
 
@@ -102,9 +103,10 @@ class Reading:
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
         if name in cells:
             try:
-                return cells[name].cell_contents
+                self._cells.append((cells[name], cells[name].cell_contents))
             except ValueError:
                 raise Unfit(f"its {function.__qualname__} reads {name}, which has no value yet") from None
+            return cells[name].cell_contents
         space = function.__globals__
         found = space.get(name, _ABSENT)
         self._outside.append((space, name, found))
@@ -114,10 +116,18 @@ class Reading:
             raise Unfit(f"its {function.__qualname__} reads {name}, which has no value yet")
         return found
 
+    def member(self, module: ModuleType, name: str) -> Any:
+        found = vars(module).get(name, _ABSENT)
+        if found is _ABSENT:
+            raise Unfit(f"reads {module.__name__}.{name}, which is not there")
+        self._outside.append((vars(module), name, found))
+        return found
+
     def method(self, name: str) -> Callable[..., Any] | None:
         found = inspect.getattr_static(self.kind, name, None)
         if name in vars(self.dataset):
             return None
+        self._methods[name] = found
         if isinstance(found, staticmethod) and isinstance(found.__func__, FunctionType):
             return self._program(found.__func__, bound=False)
         return self._program(found, bound=True) if isinstance(found, FunctionType) else None

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from stoker.boost.replay.classes import check_loader
 from stoker.boost.replay.form import Place
 from stoker.boost.replay.own import allowed
 from stoker.boost.replay.own.picture import MODES, Picture
 from stoker.boost.replay.own.reading import Reading
-from stoker.boost.replay.sources import FilesSource, as_int64, pillow
+from stoker.boost.replay.sources import FilesSource, as_int64, pil_backend, pillow
 from stoker.boost.replay.steps import recognise_transform
 from stoker.boost.replay.unfit import Unfit
 
 _MOST_FRESH = 4096
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +81,11 @@ class OwnSource(FilesSource):
         path = self.path(place)
         if self.picture.loader is not None:
             return self.picture.loader(path)
-        image = pillow().open(path)
-        if self.picture.mode is not None:
-            return image.convert(self.picture.mode)
-        image.load()
-        if image.mode != self.mode:
-            raise Unfit(f"an image is {image.mode}, the first was {self.mode}")
-        return image
+        with pillow().open(path) as image:
+            if self.picture.mode is None and image.mode != self.mode:
+                raise Unfit(f"an image is {image.mode}, the first was {self.mode}")
+            # What is kept must not keep its file open.
+            return image.copy() if self.picture.mode is None else image.convert(self.picture.mode)
 
     def labels_of(self, place_B: np.ndarray) -> np.ndarray | list[Any]:
         made_B = {place: self.made(place) for place in place_B.tolist()}
@@ -95,7 +95,7 @@ class OwnSource(FilesSource):
         return as_int64([made_B[place].label for place in place_B.tolist()])
 
     def current(self) -> bool:
-        return self.copied or self.reading.current()
+        return (self.copied or self.reading.current()) and (self.picture.loader is None or pil_backend())
 
 
 def made_of(result: Any) -> Made:
@@ -137,8 +137,26 @@ def own_source(dataset: Any, reading: Reading, *, copied: bool) -> OwnSource:
         raise
     except Exception as error:
         raise Unfit(f"its first sample cannot be made ({type(error).__name__}: {error})") from error
-    _check_callables(reading, picture)
-    return OwnSource(dataset=dataset, loader=picture.loader, place=made.place, reading=reading, picture=picture, mode=mode, copied=copied)
+    _check_callables(reading)
+    if picture.loader is not None:
+        check_loader(picture.loader)
+        if not pil_backend():
+            raise Unfit("torchvision does not open images with PIL here")
+    source = OwnSource(dataset=dataset, loader=picture.loader, place=made.place, reading=reading, picture=picture, mode=mode, copied=copied)
+    _look_over(source)
+    return source
+
+
+def _look_over(source: OwnSource) -> None:
+    """Raise Unfit where samples are made in different ways: given up in the middle of an epoch, they would be made without workers."""
+    count = len(source)
+    try:
+        for place in range(0, count, max(1, count // _LOOKED_AT)):
+            source.made(place)
+    except Unfit:
+        raise
+    except Exception as error:
+        raise Unfit(f"a sample cannot be made ({type(error).__name__}: {error})") from error
 
 
 def transform_of(source: OwnSource) -> Any:
@@ -155,7 +173,7 @@ def _mode(path: str) -> str:
         return str(image.mode)
 
 
-def _check_callables(reading: Reading, picture: Picture) -> None:
+def _check_callables(reading: Reading) -> None:
     """Raise Unfit for what is called only sometimes and could be seen: the script's own code may have to go on in this process."""
     for name in sorted(reading.callables):
         called = reading.own(name)

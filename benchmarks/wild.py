@@ -46,6 +46,7 @@ ALL = (
     Wild(name="mnist", script="mnist.py"),
     *(Wild(name=f"cifar_{workers}", script="cifar.py", arguments=(f"--workers={workers}",)) for workers in (0, 2, 4)),
     Wild(name="imagefolder", script="imagefolder.py"),
+    Wild(name="own_dataset", script="own_dataset.py"),
     Wild(name="blitz", script="blitz.py"),
     Wild(name="tensors", script="tensors.py"),
     Wild(name="subset", script="subset.py"),

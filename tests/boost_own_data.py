@@ -137,6 +137,14 @@ def extract_label(fname):
     return int(re.search(r"^(\d+)\.jpg$", stem).groups()[0])
 
 
+class Measured(Listed):
+    """Arrays and tensors beside the image."""
+
+    def __getitem__(self, index):
+        corners = np.array([0.5, float(index)])
+        return self.transform(Image.open(self.paths[index]).convert("RGB")), (corners, torch.tensor([index]), self.array[index], b"x")
+
+
 class OwnFunction(Listed):
     def __init__(self, root: Path, transform: Any = None, loader: Any = pil_loader) -> None:
         super().__init__(root, transform)
@@ -194,7 +202,7 @@ class WithPath(datasets.ImageFolder):
         return tuple_with_path
 
 
-FOLLOWED = [Kaggle, Paths, Tutorial, Opened, Named, Unconverted, Inherited, OwnFunction, Default, Texts, Triple, Keyed, Alone, WithPath]
+FOLLOWED = [Kaggle, Measured, Paths, Tutorial, Opened, Named, Unconverted, Inherited, OwnFunction, Default, Texts, Triple, Keyed, Alone, WithPath]
 
 
 class Counts(Paths):

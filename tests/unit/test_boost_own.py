@@ -205,6 +205,11 @@ def test_names_from_outside_are_the_workers_own(photos: Path, workers: int, monk
     both(make, applied=None, between=between)
 
 
+def test_batches_without_draws_are_read_ahead(photos: Path) -> None:
+    still = transforms.Compose([transforms.Resize((12, 12)), transforms.ToTensor()])
+    both(lambda: DataLoader(made(own.Measured, photos, still), batch_size=4))
+
+
 def test_a_subset_by_tensors_is_declined(photos: Path) -> None:
     with pytest.raises(Unfit, match="are tensors, which its code would see"):
         recognise_data(Subset(made(own.Paths, photos), torch.arange(3)))  # type: ignore[arg-type]

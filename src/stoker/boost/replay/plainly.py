@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch._utils import ExceptionWrapper
 from torch.utils.data._utils import worker as torch_worker
@@ -106,6 +107,8 @@ def same(one: Any, other: Any) -> str | None:
         return next((reason for a, b in zip(one, other, strict=True) if (reason := same(a, b)) is not None), None)
     if isinstance(one, dict):
         return same([*one.keys(), *one.values()], [*other.keys(), *other.values()])
+    if isinstance(one, np.ndarray):
+        return None if (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes()) else "two arrays"
     if not isinstance(one, torch.Tensor):
         return None if one == other else f"{one!r} and {other!r}"
     facts = [_facts(tensor) for tensor in (one, other)]

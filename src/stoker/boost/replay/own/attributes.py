@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def _copy_of(dataset: Any, reading: Reading) -> Any:
     frozen: set[int] = set()
     for name in sorted(reading.attributes):
         value = reading.own(name)
+        if isinstance(value, MethodType):
+            raise Unfit(f"its {name} is a method of an object, which would be copied with it")
         if name in reading.callables:
             vars(own)[name] = freeze(copy.deepcopy(value, memo), seen=frozen)
         else:

@@ -213,6 +213,18 @@ def test_all_ranks_must_be_at_their_limit(tmp_path: Path) -> None:
     assert all_at_limit(tmp_path)
 
 
+def test_processes_that_leave_by_themselves_are_not_stopped(tmp_path: Path) -> None:
+    def write(rank: int, why: str) -> None:
+        entries = [{"kind": "start", "rank": str(rank), "local_world_size": "2"}, {"kind": "steps", "v": []}, {"kind": "end", "why": why}]
+        (tmp_path / f"process-{rank}.jsonl").write_text("\n".join(map(json.dumps, entries)))
+
+    write(0, "exit")
+    write(1, "exit")
+    assert not all_at_limit(tmp_path)
+    write(1, "limit")
+    assert all_at_limit(tmp_path)
+
+
 # --- comparing ---------------------------------------------------------------------------------------------------
 
 

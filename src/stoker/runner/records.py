@@ -140,16 +140,20 @@ def read_record(path: Path) -> Record | None:
 
 
 def all_at_limit(folder: Path) -> bool:
-    """Whether every process that trains has done the steps that were asked for. Reads little of each file."""
-    training, ended, expected = 0, 0, 1
+    """Whether every process that trains has done the steps that were asked for. Reads little of each file.
+
+    Where all of them are leaving by themselves there is nothing to stop, and how they end is still to be seen.
+    """
+    training, ended, leaving, expected = 0, 0, 0, 1
     for head, tail in both_ends(folder, tail_bytes=_TAIL_BYTES):
         if b'"kind": "steps"' not in head:
             continue
         training += 1
         ended += b'"kind": "end"' in tail
+        leaving += b'"kind": "end", "why": "exit"' in tail
         start = parsed(head.split(b"\n", 1)[0].decode(errors="replace")) or {}
         expected = max(expected, whole(start.get("local_world_size")))
-    return 0 < training <= ended and ended >= expected
+    return 0 < training <= ended and ended >= expected and leaving < ended
 
 
 def _between(one: dict[str, Any], other: dict[str, Any]) -> float | None:

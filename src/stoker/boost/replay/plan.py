@@ -41,6 +41,8 @@ _SEEDING = {
 """Read in timm 1.0 and Lightning 2.6: they seed random, numpy and torch from the worker's seed and rank. The check compares what they give."""
 _MEMORY_SHARE = 0.25
 """So much of the available memory may the batches on their way take."""
+_SMALL_BYTES = 1 << 20
+"""Where there is not even this, nothing else would run either."""
 _CHUNK_BYTES = 1 << 20
 
 
@@ -211,6 +213,8 @@ def _check_threads(engine: Engine) -> None:
 
 
 def _check_memory(needed: int) -> None:
+    if needed < _SMALL_BYTES:  # asking what is left takes longer than a short epoch
+        return
     allowed = share_bytes(_MEMORY_SHARE)
     if allowed is not None and needed > allowed:
         available = allowed / _MEMORY_SHARE

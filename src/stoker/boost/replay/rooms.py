@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,8 @@ class Rooms:
         for size in shape:
             count *= size
         if self._pinned or count * dtype.itemsize < _SMALL_BYTES:
-            with torch.inference_mode(False):
+            # Entering it costs more than a small tensor does.
+            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext():
                 return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=self._pinned)
         buffers = self._buffers.get((shape, dtype))
         if buffers is None:

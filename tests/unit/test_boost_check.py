@@ -45,7 +45,7 @@ def test_the_first_batch_warms_up_and_the_last_that_is_checked_is_timed(rows: An
 def test_a_small_batch_is_timed_again_but_code_of_the_scripts_runs_once(serial: bool, plain_s: float, times: int) -> None:
     made: list[Any] = []
     it: Any = SimpleNamespace(
-        _plan=SimpleNamespace(engine=SimpleNamespace(serial=serial)),
+        _plan=SimpleNamespace(engine=SimpleNamespace(serial=serial, draws=True)),
         _stream=SimpleNamespace(restore=lambda _: None),
         _dataset_fetcher=SimpleNamespace(fetch=made.append),
     )

@@ -179,6 +179,16 @@ class Triple(Listed):
         return image, label, os.path.basename(path), index
 
 
+class Copied(Listed):
+    def __init__(self, root, transform=None):
+        super().__init__(root, transform)
+        self.tensors = torch.tensor(self.labels)
+
+    def __getitem__(self, index):
+        image = self.transform(Image.open(self.paths[index]).convert("RGB"))
+        return image, torch.tensor(self.tensors[index], dtype=torch.float32)
+
+
 class Keyed(Listed):
     def __getitem__(self, idx):
         sample = {"image": Image.open(self.paths[idx]).convert("RGB"), "label": self.labels[idx], "id": self.names[idx]}
@@ -202,7 +212,24 @@ class WithPath(datasets.ImageFolder):
         return tuple_with_path
 
 
-FOLLOWED = [Kaggle, Measured, Paths, Tutorial, Opened, Named, Unconverted, Inherited, OwnFunction, Default, Texts, Triple, Keyed, Alone, WithPath]
+FOLLOWED = [
+    Kaggle,
+    Measured,
+    Paths,
+    Tutorial,
+    Opened,
+    Named,
+    Unconverted,
+    Inherited,
+    OwnFunction,
+    Default,
+    Texts,
+    Triple,
+    Copied,
+    Keyed,
+    Alone,
+    WithPath,
+]
 
 
 class Counts(Paths):

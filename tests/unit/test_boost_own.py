@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,9 +211,20 @@ def test_batches_without_draws_are_read_ahead(photos: Path) -> None:
     both(lambda: DataLoader(made(own.Measured, photos, still), batch_size=4))
 
 
-def test_a_subset_by_tensors_is_declined(photos: Path) -> None:
-    with pytest.raises(Unfit, match="are tensors, which its code would see"):
-        recognise_data(Subset(made(own.Paths, photos), torch.arange(3)))  # type: ignore[arg-type]
+@pytest.mark.parametrize("indices", [torch.arange(3), np.arange(3, dtype=np.int32), [0, np.uint8(1)]], ids=["tensor", "int32", "uint8"])
+def test_a_subset_by_other_numbers_is_declined(photos: Path, indices: Any) -> None:
+    with pytest.raises(Unfit, match="are no plain numbers, which its code would see"):
+        recognise_data(Subset(made(own.Paths, photos), indices))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_warnings_name_the_script_s_line(photos: Path, workers: int) -> None:
+    stoker.boost.on()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        list(DataLoader(made(own.Copied, photos), batch_size=4, num_workers=workers))
+    assert [Path(one.filename).name for one in told] == ["boost_own_data.py"] * len(told)
+    assert told
 
 
 def test_a_folder_that_is_left_while_workers_would_stay(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

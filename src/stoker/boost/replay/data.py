@@ -221,8 +221,8 @@ def _node(dataset: Any, leaves: list[Leaf], deeper: int, copied: bool) -> _Node:
         if not _fit_indices(dataset.indices):
             raise Unfit(f"the indices of a {type(dataset).__name__} are a {type(dataset.indices).__name__}")
         part = _node(dataset.dataset, leaves, deeper - 1, copied)
-        if type(dataset.indices) is torch.Tensor and any(isinstance(leaf.source, OwnSource) for leaf in leaves):
-            raise Unfit("the indices of a Subset of the script's own data set are tensors, which its code would see")
+        if not _plain_numbers(dataset.indices) and any(isinstance(leaf.source, OwnSource) for leaf in leaves):
+            raise Unfit("the indices of a Subset of the script's own data set are no plain numbers, which its code would see")
         return _Part(dataset, part, methods(dataset))
     if title == "ConcatDataset":
         own = list(dataset.datasets)
@@ -300,6 +300,13 @@ def _fake(dataset: Any) -> FakeSource:
     if not whole or type(size) is not tuple or len(size) != 3 or size[0] not in (1, 3) or any(type(number) is not int for number in size):
         raise Unfit("FakeData has sizes that are not followed")
     return FakeSource(dataset=dataset, count=dataset.size, size=size, classes=dataset.num_classes, offset=dataset.random_offset)
+
+
+def _plain_numbers(indices: Any) -> bool:
+    """Return whether code that is given these cannot tell them from Python's whole numbers, by their range or by what is computed of them."""
+    if type(indices) is np.ndarray:
+        return indices.dtype == np.int64
+    return type(indices) is not torch.Tensor and set(map(type, indices)) <= {int, np.int64}
 
 
 def _fit_indices(indices: Any) -> bool:

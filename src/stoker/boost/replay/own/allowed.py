@@ -117,6 +117,8 @@ def item(base: Any, key: Any) -> Any:
     need_data(base, "what is indexed")
     if not _is_key(key):
         raise Unfit(f"indexes by a {type(key).__name__}")
+    if is_pandas(base) and type(base).__name__ == "Series" and not isinstance(key, str) and base.index.dtype.kind not in "iu":
+        raise Unfit("takes a value of a row by its place without iloc, of which pandas warns")
     return base[key]
 
 
@@ -153,6 +155,11 @@ def function(called: Any, values: list[Any], keywords: dict[str, Any]) -> Any:
     """Return what a function of `is_function` makes of data."""
     if called is not len or keywords or len(values) != 1 or not is_data(values[0]):
         _check_handed(values, keywords, _KEYWORDS)
+    if called is torch.tensor and len(values) == 1 and type(values[0]) is torch.Tensor:
+        # What it does, without the warning, which would name a line of ours: the script's own line says it when the first samples are compared.
+        return values[0].detach().clone().to(keywords.get("dtype"))
+    if called in (torch.from_numpy, torch.as_tensor) and any(type(one) is np.ndarray and not one.flags.writeable for one in values):
+        raise Unfit("makes a tensor of an array that cannot be written to, of which PyTorch warns")
     return called(*values, **keywords)
 
 

@@ -15,6 +15,7 @@ from torchvision import transforms
 import stoker.boost
 from stoker.boost.replay import plan as planning
 from stoker.boost.replay import single
+from stoker.boost.replay.check import Check
 from stoker.boost.replay.guess import Guess, can_guess
 
 Between = Callable[[Any, int], None]
@@ -139,6 +140,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     monkeypatch.setattr(Guess, "take", counted)
     monkeypatch.setattr(planning, "_cores", lambda: 2)
     monkeypatch.setattr(single, "LEAST_STEP_S", 0.0)
+    monkeypatch.setattr(Check, "_slower", lambda self, at_once: False)
     stoker.boost.on()
     yield found
     stoker.boost.off()

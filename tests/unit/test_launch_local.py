@@ -748,10 +748,15 @@ def test_ctrl_c_between_two_steps_of_a_start_leaves_nothing(
         return found
 
     monkeypatch.setattr(starting, "make", made)
-    for act in (started, ran):
-        with pytest.raises(kind):
-            act(project, "sleep", "97")
-        assert list(folder.jobs_folder().iterdir()) == []
+    ended = threading.Event()
+    threading.Thread(target=ended.wait).start()  # one that lets every signal through
+    try:
+        for act in (started, ran):
+            with pytest.raises(kind):
+                act(project, "sleep", "97")
+            assert list(folder.jobs_folder().iterdir()) == []
+    finally:
+        ended.set()
 
 
 def test_root_leaves_nothing_of_its_own_in_somebody_elses_home(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

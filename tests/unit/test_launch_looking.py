@@ -157,7 +157,7 @@ def test_rm(bench: Bench) -> None:
     assert bench.calls == []
     assert bench.type("rm", "--ended").stdout == "night\n"
     assert bench.type("rm", "--force", "lab").stdout == "lab\n"
-    assert bench.calls == ["rm --force --volumes night0123456789", "kill --signal 9 lab0123456789", "rm --force --volumes lab0123456789"]
+    assert bench.calls == ["rm --volumes night0123456789", "kill --signal 9 lab0123456789", "rm --force --volumes lab0123456789"]
     (bench.folder / "gone").touch()
     assert "gone already" in bench.type("rm", "night").stderr
 

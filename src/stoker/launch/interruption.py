@@ -25,16 +25,24 @@ def uninterrupted() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[Callable[[], None]]:
-    """Let such signals wait until what is yielded is called, at the latest until the block ends: between two steps that belong together."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    """Let such signals wait until what is yielded is called, at the latest until the block ends: between two steps that belong together.
+
+    By handlers: a signal that is blocked here would reach another thread of this process.
+    """
+    came: list[int] = []
+    handlers = contextlib.ExitStack()
 
     def let_in() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        handlers.close()
+        if came:
+            signal.raise_signal(came.pop(0))
 
-    try:
-        yield let_in
-    finally:
-        let_in()
+    with handlers:
+        handlers.enter_context(_handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), lambda number, frame: came.append(number)))
+        try:
+            yield let_in
+        finally:
+            let_in()
 
 
 @contextlib.contextmanager

@@ -147,7 +147,7 @@ def _prepared(job: Job, locked: Locked | None, on_line: Callable[[str], None], *
 @contextlib.contextmanager
 def _placed(prepared: _Prepared) -> Iterator[_Ready]:
     """Yield what a supervisor is started with; its folder is removed when the block fails, or is interrupted. Raises NameTaken, NotReady."""
-    with postponed() as let_in, interruptible():
+    with interruptible(), postponed() as let_in:
         job, about, folder = _named(prepared.job, prepared.about)
         own = {**prepared.given, **marks.of_labels(job.labels), marks.ID: about.id, marks.FOLDER: str(folder.path)}
         supervisor = (sys.executable, "-m", "stoker.launch.local.supervisor", str(folder.path))

@@ -524,7 +524,9 @@ def test_thousands_of_processes_take_little_time(tmp_path: Path) -> None:
     assert services.processes
 
 
-def test_a_busy_process_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parent", [os.getppid(), 1], ids=["shell", "init"])
+def test_a_busy_process_is_named(parent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getppid", lambda: parent)
     # Not a child of ours: what the doctor starts itself is left out.
     started = subprocess.run(
         ["sh", "-c", f"'{sys.executable}' -c 'while True: pass' >/dev/null 2>&1 & echo $!"], capture_output=True, text=True, check=True

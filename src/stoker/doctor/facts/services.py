@@ -83,10 +83,11 @@ def _busy(root: Path, processes: list[Process]) -> tuple[Busy, ...]:
     after = ticks_of(root, processes, limit_s=_SCAN_S)
     seconds = (time.monotonic() - begun) * os.sysconf("SC_CLK_TCK")
     ours = {os.getpid(), os.getppid()}
+    parents = ours - {0, 1}  # whatever has no parent any more is a child of 1
     used = [
         Busy(pid=process.pid, name=process.name, uid=process.uid, cores=round((after[process.pid] - process.ticks) / seconds, 2))
         for process in processes
-        if process.pid in after and process.pid not in ours and process.parent not in ours
+        if process.pid in after and process.pid not in ours and process.parent not in parents
     ]
     return tuple(sorted((one for one in used if one.cores >= 0.2), key=lambda one: -one.cores)[:_MOST_BUSY])
 

@@ -24,6 +24,7 @@ from stoker import console
 from stoker.errors import BuildFailed, DiskFull, ImageBroken, RunFolderUnwritable
 from stoker.files import write_atomically
 from stoker.image.compression import Blob
+from stoker.image.hashes import sha256_of
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -361,19 +362,11 @@ def _is_same(target: Path, blob: Blob) -> bool:
         return there.st_size == blob.size
     if there.st_mtime_ns == source.st_mtime_ns:
         return True
-    if _digest_of(target) != blob.digest:
+    if f"sha256:{sha256_of(target)}" != blob.digest:
         return False
     with contextlib.suppress(OSError):  # somebody else's
         os.utime(target, ns=(there.st_atime_ns, source.st_mtime_ns))
     return True
-
-
-def _digest_of(path: Path) -> str:
-    told = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            told.update(piece)
-    return f"sha256:{told.hexdigest()}"
 
 
 def _is_whole(path: Path, size: int) -> bool:

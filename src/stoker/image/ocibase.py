@@ -14,6 +14,7 @@ from stoker.errors import ImageBroken, SpecificationBroken
 from stoker.image import accounts
 from stoker.image.compression import Blob
 from stoker.image.entries import Entry, file, folder
+from stoker.image.hashes import sha256_of
 from stoker.image.lock import FILE_TIME, Base
 from stoker.image.oci import Layer, Layout, read_layout
 from stoker.image.output import unpacked
@@ -100,11 +101,7 @@ def _unpacked(layout: Layout, store: Store) -> Path:
 
 def _check(blob: Blob) -> None:
     """Raise ImageBroken when a layer is not the one that the image names."""
-    found = hashlib.sha256()
-    with open(blob.path, "rb") as content:
-        while piece := content.read(1 << 20):
-            found.update(piece)
-    if f"sha256:{found.hexdigest()}" != blob.digest:
+    if f"sha256:{sha256_of(blob.path)}" != blob.digest:
         raise ImageBroken(f"{blob.path} is not the layer that its image names: its hash is another one", hint="fetch the base image again")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 from pathlib import Path
 
 from stoker.errors import StokerError
 from stoker.files import write_text_atomically
+from stoker.image.hashes import sha256_of
 from stoker.image.store import boot
 from stoker.shell import run
 
@@ -23,7 +23,7 @@ _NO_DAMAGE = re.compile(r".*: [UG]id differs|.*: Permission denied|.*: Exiting w
 
 def remember(folder: Path) -> None:
     """Write down the hash of the tar and the boot of the machine, once both are whole."""
-    _write(folder, _digest(folder / TAR))
+    _write(folder, sha256_of(folder / TAR))
 
 
 def is_sound(folder: Path) -> bool:
@@ -32,7 +32,7 @@ def is_sound(folder: Path) -> bool:
         said = json.loads((folder / _RECORD).read_text())
         if said["boot"] == boot():
             return True
-        if said["sha256"] != _digest(folder / TAR):
+        if said["sha256"] != sha256_of(folder / TAR):
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -47,11 +47,3 @@ def is_sound(folder: Path) -> bool:
 
 def _write(folder: Path, sha256: str) -> None:
     write_text_atomically(folder / _RECORD, json.dumps({"sha256": sha256, "boot": boot()}))
-
-
-def _digest(path: Path) -> str:
-    told = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            told.update(piece)
-    return told.hexdigest()

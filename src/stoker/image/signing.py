@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from stoker import shell
 from stoker.errors import EngineFailed, ImageBroken, ProgramMissing, UsageError
+from stoker.image.hashes import sha256_of
 from stoker.image.oci import Layout, read_layout
 
 _TIME_LIMIT_S = 300.0
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +125,7 @@ def _need_digest(target: str) -> None:
 def _need_whole(layout: Layout) -> None:
     """The signature covers the manifest, and the manifest names the hash of all else: that must be what lies there."""
     for blob in (layout.manifest["config"], *layout.manifest["layers"]):
-        sha256 = hashlib.sha256()
-        with open(layout.blob(blob["digest"]), "rb") as file:
-            while piece := file.read(_PIECE):
-                sha256.update(piece)
-        if blob["digest"] != f"sha256:{sha256.hexdigest()}":
+        if blob["digest"] != f"sha256:{sha256_of(layout.blob(blob['digest']))}":
             raise ImageBroken(f"{layout.folder}: {blob['digest']} has other bytes than were signed", hint="do not use this image; build it again")
 
 

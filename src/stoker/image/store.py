@@ -21,6 +21,7 @@ from typing import Any
 from stoker import console, settings
 from stoker.errors import CacheUnwritable, DiskFull, HashMismatch
 from stoker.image.compression import Blob
+from stoker.image.hashes import sha256_of
 from stoker.image.holding import held
 from stoker.image.removal import remove
 
@@ -376,11 +377,7 @@ def _sound(path: Path, record: Path, sha256: str, size: int | None) -> bool:
         return False
     said = _read_record(record)
     if size not in (None, state["size"]) or any(said.get(key) != value for key, value in state.items()):
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while part := file.read(_STEP_BYTES):
-                digest.update(part)
-        if digest.hexdigest() != sha256:
+        if sha256_of(path) != sha256:
             console.warn(f"{said.get('name') or sha256} was damaged in the image cache (another hash than when it was kept): it is made anew")
             _discard(path, record)
             return False

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stoker.image.checks.finding import Finding, finding
+from stoker.image.checks.finding import REBUILD, Finding, finding
 from stoker.image.checks.subject import Configuration
 from stoker.image.configuration import image_configuration
 from stoker.image.lock import Lock
 from stoker.image.rootfs import command, init
-
-_REBUILD = "build the image again from its stoker.lock, and change nothing in it by hand: `stoker image build`"
 
 
 def judge_configuration(lock: Lock, configuration: Configuration) -> list[Finding]:
@@ -24,7 +22,7 @@ def judge_configuration(lock: Lock, configuration: Configuration) -> list[Findin
         *_variables(dict(row.split("=", 1) for row in wanted["Env"]), configuration.variables, only=lock.base.kind == "debian"),
         *(_other(f"label {name}", value, configuration.labels.get(name)) for name, value in wanted["Labels"].items()),
     ]
-    return finding("other-configuration", "containers of this image start otherwise than its lock says", [one for one in told if one], _REBUILD)
+    return finding("other-configuration", "containers of this image start otherwise than its lock says", [one for one in told if one], REBUILD)
 
 
 def _variables(wanted: Mapping[str, str], there: Mapping[str, str], *, only: bool) -> list[str | None]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _MOST_LINES = 8
+REBUILD = "build the image again from its stoker.lock, and change nothing in it by hand: `stoker image build`"
+"""The fix where an image is not what its lock gives."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,13 @@ import fnmatch
 import re
 
 from stoker.image.checks.contents import Contents, Node
-from stoker.image.checks.finding import Finding, finding
+from stoker.image.checks.finding import REBUILD, Finding, finding
 from stoker.image.checks.ownership import PREFIX, Ownership
 from stoker.image.entries import Entry
 from stoker.image.lock import Lock
 from stoker.image.own import HOME, KERNELS
 from stoker.image.pruning import pruned
 
-_REBUILD = "build the image again from its stoker.lock, and change nothing in it by hand: `stoker image build`"
 # What dpkg may be told to leave out, and what Debian's packages generate and change themselves.
 _MAY_BE_MISSING = re.compile(
     r"usr/share/(doc|man|info|locale|lintian|bug|doc-base|linda|gnome/help|pixmaps|icons|applications|menu|help)/.*|etc/.*|var/.*"
@@ -58,8 +57,8 @@ def _wheels(lock: Lock, contents: Contents, ownership: Ownership) -> list[Findin
             altered.append(f"/{path} ({expected.owner})")
     unlisted = [f"{name}: no RECORD" for name in ownership.unlisted]
     return [
-        *finding("altered-file", "files are not as their wheels brought them", altered, _REBUILD),
-        *finding("missing-file", "files of the wheels are missing", [*missing, *unlisted], _REBUILD),
+        *finding("altered-file", "files are not as their wheels brought them", altered, REBUILD),
+        *finding("missing-file", "files of the wheels are missing", [*missing, *unlisted], REBUILD),
     ]
 
 
@@ -82,9 +81,9 @@ def _own(contents: Contents, ownership: Ownership) -> list[Finding]:
         and _source(node.path) not in ownership.own
     ]
     return [
-        *finding("altered-file", "Stoker's own files are not those of its version", altered, _REBUILD),
-        *finding("missing-file", "Stoker's own files are missing", [f"/{path}" for path, node in there.items() if node is None], _REBUILD),
-        *finding("unknown-file", "files lie among Stoker's own that are not of its version", strays, _REBUILD),
+        *finding("altered-file", "Stoker's own files are not those of its version", altered, REBUILD),
+        *finding("missing-file", "Stoker's own files are missing", [f"/{path}" for path, node in there.items() if node is None], REBUILD),
+        *finding("unknown-file", "files lie among Stoker's own that are not of its version", strays, REBUILD),
     ]
 
 
@@ -107,8 +106,8 @@ def _debs(contents: Contents, ownership: Ownership) -> list[Finding]:
         elif node.kind != "symlink" and node.md5 not in expected.hashes:  # dpkg-divert and alternatives make links
             altered.append(f"/{path} ({expected.owner})")
     return [
-        *finding("altered-file", "files are not as Debian's packages brought them", altered, _REBUILD),
-        *finding("missing-file", "files of Debian's packages are missing", missing, _REBUILD),
+        *finding("altered-file", "files are not as Debian's packages brought them", altered, REBUILD),
+        *finding("missing-file", "files of Debian's packages are missing", missing, REBUILD),
     ]
 
 
@@ -132,7 +131,7 @@ def _strays(lock: Lock, contents: Contents, ownership: Ownership) -> list[Findin
         for node in contents.nodes.values()
         if node.kind in ("file", "symlink") and node.path.startswith(places) and not _accounted(node, contents, ownership)
     ]
-    return finding("unknown-file", "files lie among the Python packages that no package of the lock brought", strays, _REBUILD)
+    return finding("unknown-file", "files lie among the Python packages that no package of the lock brought", strays, REBUILD)
 
 
 def _accounted(node: Node, contents: Contents, ownership: Ownership) -> bool:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stoker.errors import MissingExtra
-from stoker.image.checks.finding import Finding, finding
+from stoker.image.checks.finding import REBUILD, Finding, finding
 from stoker.image.compression import MEDIA_TYPES, Compression
 from stoker.image.lock import Lock
 from stoker.image.names import layer_names
 from stoker.image.store import Store
-
-_REBUILD = "build the image again from its stoker.lock, and change nothing in it by hand: `stoker image build`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ def judge_layers(lock: Lock, made: Sequence[Made], there: Sequence[str]) -> list
     ]
     more = [f"layer {below + number}, on top: {found[:19]}" for number, found in enumerate(ours[len(made) :], start=len(made) + 1)]
     lost = [f"{one.title}: it is missing" for one in made[len(ours) :]]
-    return finding("other-layer", "layers are not those that this lock gives, to the bit", [*other, *more, *lost], _REBUILD)
+    return finding("other-layer", "layers are not those that this lock gives, to the bit", [*other, *more, *lost], REBUILD)
 
 
 def proven(made: Sequence[Made], there: Sequence[str]) -> int:

@@ -19,7 +19,6 @@ import torch
 
 from stoker.boost.replay.unfit import Unfit
 
-_ABSENT = object()
 ATOMS = (type(None), bool, int, float, str, bytes)
 _ATOM_TYPES = frozenset(ATOMS)
 PATHS = (pathlib.PosixPath, pathlib.PurePosixPath)

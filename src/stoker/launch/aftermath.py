@@ -18,7 +18,7 @@ from stoker.launch.containers import Container
 from stoker.launch.ending import why
 from stoker.launch.engine import Engine
 from stoker.launch.engine_keeper import EngineKeeper
-from stoker.launch.interruption import uninterrupted
+from stoker.launch.interruption import ENDING, uninterrupted
 from stoker.launch.monitor import forget_folder
 from stoker.launch.refusals import refused
 from stoker.launch.request import Request
@@ -28,7 +28,6 @@ _REMOVAL_S = 300.0
 _LOOK_S = 0.1
 _GOES_ON_S = {"podman": 0.0, "docker": 1.5}
 """How long an engine may still be making a container whose caller is gone: docker's daemon ends what it has begun."""
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _NOT_STARTED = (125, 126, 127)
 """What `run` of either engine exits with where no program began. A program may end with them, too, but then its container is still there."""
 
@@ -94,7 +93,7 @@ def leave_interrupted(request: Request, engine: Engine, begun: float, signals: S
 
 
 def _ended_by(signals: Sequence[int]) -> int | None:
-    return next((number for number in signals if number in _ENDING), None)
+    return next((number for number in signals if number in ENDING), None)
 
 
 def _reader_is_gone() -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stoker.errors import ProgramMissing
+from stoker.launch.interruption import forget_python
 
 _PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 _PR_SET_PDEATHSIG = 1
@@ -67,10 +68,7 @@ def _started(
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(128 + signal.SIGTERM)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if callable(signal.getsignal(number)):
-                # Until it is another program Python would be told of it, and not hear it any more.
-                signal.signal(number, signal.SIG_DFL)
+        forget_python()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""Signals by which a person or the machine ends a program."""
+
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
@@ -21,6 +24,13 @@ def interruptible() -> contextlib.AbstractContextManager[None]:
 def uninterrupted() -> contextlib.AbstractContextManager[None]:
     """Let nobody end the cleaning up, for that a second Ctrl-C is too early."""
     return _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN)
+
+
+def forget_python() -> None:
+    """Let signals end this forked process, which is about to become another program: Python would be told of them, and not hear it any more."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

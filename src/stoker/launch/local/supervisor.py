@@ -19,6 +19,7 @@ from pathlib import Path
 
 from stoker.errors import StokerError
 from stoker.host.place import filesystem_root, read
+from stoker.launch.interruption import ENDING, forget_python
 from stoker.launch.local.folder import About, Ended, Folder, Started, boot
 from stoker.launch.local.processes import Process, descendants, kill_all, marked, start_of
 from stoker.launch.local.relay import Relay
@@ -29,7 +30,6 @@ NOT_STARTED = 127
 """Of a program that does not exist."""
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG and PR_SET_CHILD_SUBREAPER of linux/prctl.h
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 FETCHED = (*_PASSED_ON, signal.SIGCHLD, signal.SIGWINCH)
 """What it waits for; blocked by who starts it."""
 # si_code of a signal that the terminal sent (siginfo.h): the whole foreground gets it, the program too.
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     kills = _kernel_kills()
     # Blocked and fetched: only so one sees where they come from, and none is lost before there is a program. Who starts us blocks them already.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, FETCHED) - set(FETCHED)
-    if early := signal.sigpending() & {*_ENDING}:
+    if early := signal.sigpending() & {*ENDING}:
         code = 128 + min(early)
         _record(folder, Ended(code=code, moment=time.time(), told="it was ended before its program began"))
         return code
@@ -109,9 +109,7 @@ def _inside(about: About, attached: bool, mask: Iterable[int]) -> Callable[[], N
         if attached:
             # Without us nobody would read what it writes: it is asked to end, and may save.
             library.prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
-        if callable(signal.getsignal(signal.SIGINT)):
-            # Until it is another program Python would be told of Ctrl-C, and not hear it any more.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        forget_python()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if about.cores:
             os.sched_setaffinity(0, about.cores)
